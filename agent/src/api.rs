@@ -1,0 +1,165 @@
+//! One thin handler per Kafka API: parse, one call, map.
+
+mod api_versions;
+mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod errors;
+pub mod fetch;
+mod find_coordinator;
+mod heartbeat;
+mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_offsets;
+mod metadata;
+mod offset_commit;
+mod offset_fetch;
+pub mod produce;
+mod sync_group;
+mod topics;
+
+use std::{net::SocketAddr, pin::Pin, sync::atomic::Ordering};
+
+use aquifer_storage::budget::BudgetPermit;
+use bytes::Bytes;
+
+use crate::{
+    broker::Broker,
+    fetch::ConnectionSessions,
+    metrics::ApiLabel,
+    produce::ConnectionId,
+    server::frame_reader::Frame,
+    wire::{
+        api_key::ApiKey,
+        codec::{DecodeError, Reader},
+        frame::Service,
+        header::{RequestHeader, response_frame},
+        messages::Message,
+        versions,
+    },
+};
+
+/// What a connection does with a request once it is handled.
+pub enum Answer {
+    /// Nothing is sent: `acks=0`.
+    None,
+    /// The connection is closed: what Kafka does when it may not answer.
+    Close(String),
+    /// These bytes are sent.
+    Frame {
+        /// Length, header and body, for a vectored write.
+        chunks: Vec<Bytes>,
+        /// Memory that is free once they are written.
+        permit: Option<BudgetPermit>,
+    },
+}
+
+/// The answer of a Produce under way.
+pub type PendingAnswer = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What one connection carries from request to request.
+pub struct ConnectionState {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// Orders the connection's batches.
+    pub id: ConnectionId,
+    /// Its fetch sessions.
+    pub fetch_sessions: ConnectionSessions,
+}
+
+impl ConnectionState {
+    /// A new connection's.
+    pub fn new(peer: SocketAddr, broker: &Broker) -> Self {
+        let number = broker.connections.fetch_add(1, Ordering::Relaxed);
+        let id = ConnectionId::new(number);
+        Self { peer, id, fetch_sessions: broker.fetcher.sessions() }
+    }
+}
+
+/// What a handler knows of a request beside its body.
+pub struct Request<'a> {
+    /// The API's version.
+    pub version: i16,
+    /// Who the client says it is.
+    pub client_id: &'a str,
+    /// The client's address.
+    pub peer: SocketAddr,
+}
+
+/// Handles a request that is not Produce.
+///
+/// # Errors
+/// Why the connection must be closed.
+pub async fn handle(
+    broker: &Broker,
+    state: &mut ConnectionState,
+    frame: Frame,
+) -> Result<Answer, String> {
+    let Frame { prefix, rest, permit } = frame;
+    let (key, version) = (prefix.key, prefix.version);
+    broker.metrics.requests.get_or_create(&ApiLabel { api: key.name() }).inc();
+    let mut reader = Reader::new(rest);
+    if prefix.service == Service::UnknownApiVersions {
+        let correlation = RequestHeader::decode_correlation_id(&mut reader);
+        let correlation = correlation.map_err(|error| bad(key, version, &error))?;
+        let chunks = response_frame(correlation, 0, &versions::unsupported_api_versions());
+        return Ok(Answer::Frame { chunks, permit: None });
+    }
+    let header = RequestHeader::decode(&mut reader, key, version, true)
+        .map_err(|error| bad(key, version, &error))?;
+    let client_id = header.client_id.as_ref().map_or("", |id| id.as_str());
+    let request = Request { version, client_id, peer: state.peer };
+    if key == ApiKey::Fetch {
+        let answer = fetch::handle(broker, &mut state.fetch_sessions, &request, reader);
+        let (response, budget) = answer.await.map_err(|error| bad(key, version, &error))?;
+        let chunks = response_frame(header.correlation_id, version, &response);
+        return Ok(Answer::Frame { chunks, permit: budget });
+    }
+    let chunks = dispatch(broker, &request, key, (header.correlation_id, reader))
+        .await
+        .map_err(|error| bad(key, version, &error))?;
+    Ok(Answer::Frame { chunks, permit: Some(permit) })
+}
+
+fn bad(key: ApiKey, version: i16, error: &DecodeError) -> String {
+    format!("{} v{version} request does not parse: {error}", key.name())
+}
+
+/// Decodes the body, runs the handler, encodes its answer.
+macro_rules! route {
+    ($broker:ident, $request:ident, $parts:ident, $handler:path) => {{
+        let (correlation, mut reader) = $parts;
+        let body = Message::decode_body(&mut reader, $request.version)?;
+        let response = $handler($broker, $request, body).await;
+        Ok(response_frame(correlation, $request.version, &response))
+    }};
+}
+
+async fn dispatch(
+    broker: &Broker,
+    request: &Request<'_>,
+    key: ApiKey,
+    parts: (i32, Reader),
+) -> Result<Vec<Bytes>, DecodeError> {
+    match key {
+        ApiKey::ApiVersions => route!(broker, request, parts, api_versions::handle),
+        ApiKey::Metadata => route!(broker, request, parts, metadata::handle),
+        ApiKey::CreateTopics => route!(broker, request, parts, create_topics::handle),
+        ApiKey::DeleteTopics => route!(broker, request, parts, delete_topics::handle),
+        ApiKey::DescribeConfigs => route!(broker, request, parts, describe_configs::handle),
+        ApiKey::DescribeCluster => route!(broker, request, parts, describe_cluster::handle),
+        ApiKey::ListOffsets => route!(broker, request, parts, list_offsets::handle),
+        ApiKey::InitProducerId => route!(broker, request, parts, init_producer_id::handle),
+        ApiKey::FindCoordinator => route!(broker, request, parts, find_coordinator::handle),
+        ApiKey::JoinGroup => route!(broker, request, parts, join_group::handle),
+        ApiKey::SyncGroup => route!(broker, request, parts, sync_group::handle),
+        ApiKey::Heartbeat => route!(broker, request, parts, heartbeat::handle),
+        ApiKey::LeaveGroup => route!(broker, request, parts, leave_group::handle),
+        ApiKey::OffsetCommit => route!(broker, request, parts, offset_commit::handle),
+        ApiKey::OffsetFetch => route!(broker, request, parts, offset_fetch::handle),
+        // `versions` lets nothing else through.
+        _ => Err(DecodeError::UnsupportedVersion),
+    }
+}

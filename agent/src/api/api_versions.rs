@@ -1,0 +1,71 @@
+//! ApiVersions (18) v0-4: what works here, and nothing else.
+
+use super::Request;
+use crate::{
+    broker::Broker,
+    wire::{
+        error_code::ErrorCode,
+        messages::{
+            ApiVersionsRequest, ApiVersionsResponse, ApiVersionsResponseFinalizedFeatures,
+            ApiVersionsResponseSupportedFeatures,
+        },
+        versions,
+    },
+};
+
+/// `metadata.version` of Kafka 4.3, the range its brokers support.
+const METADATA_VERSION: std::ops::RangeInclusive<i16> = 7..=30;
+
+pub async fn handle(
+    _broker: &Broker,
+    request: &Request<'_>,
+    body: ApiVersionsRequest,
+) -> ApiVersionsResponse {
+    let software = [&body.client_software_name, &body.client_software_version];
+    if 3 <= request.version && !software.iter().all(|word| is_software_word(word)) {
+        return ApiVersionsResponse {
+            error_code: ErrorCode::InvalidRequest.code(),
+            ..ApiVersionsResponse::default()
+        };
+    }
+    let (min, max) = METADATA_VERSION.into_inner();
+    ApiVersionsResponse {
+        api_keys: versions::api_keys(),
+        supported_features: vec![ApiVersionsResponseSupportedFeatures {
+            name: "metadata.version".into(),
+            min_version: min,
+            max_version: max,
+        }],
+        // The same on every agent, and never lower.
+        finalized_features_epoch: 0,
+        finalized_features: vec![ApiVersionsResponseFinalizedFeatures {
+            name: "metadata.version".into(),
+            max_version_level: max,
+            min_version_level: max,
+        }],
+        ..ApiVersionsResponse::default()
+    }
+}
+
+/// Kafka's `[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?`.
+fn is_software_word(word: &str) -> bool {
+    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let bytes = word.as_bytes();
+    let ends = [bytes.first(), bytes.last()];
+    ends.iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric)) && bytes.iter().all(legal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_software_word;
+
+    #[test]
+    fn software_words_follow_kafkas_pattern() {
+        for good in ["a", "apache-kafka-java", "4.3.1", "x.y-z9"] {
+            assert!(is_software_word(good));
+        }
+        for bad in ["", "-a", "a.", "a b", "ü"] {
+            assert!(!is_software_word(bad));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Refusals as Kafka's error codes: one exhaustive table for each kind.
+
+use aquifer_metadata::{
+    client::CallError,
+    machine::{command::TopicRejected, group::types::GroupRejected},
+};
+use aquifer_storage::error::Outcome;
+
+use crate::{topic_config::ConfigRejected, wire::error_code::ErrorCode};
+
+/// A group command or question that metadata did not answer. Clients look for the coordinator and
+/// ask again, which the retry keys make harmless.
+pub fn coordinator_error(error: &CallError) -> ErrorCode {
+    match error.outcome {
+        Outcome::Indefinite => ErrorCode::RequestTimedOut,
+        Outcome::Rejected | Outcome::Fenced | Outcome::Unavailable | Outcome::Corrupt => {
+            ErrorCode::CoordinatorNotAvailable
+        }
+    }
+}
+
+/// A topic command that metadata did not answer.
+pub fn admin_error(error: &CallError) -> ErrorCode {
+    match error.outcome {
+        // May have happened: the client must look.
+        Outcome::Indefinite => ErrorCode::RequestTimedOut,
+        Outcome::Rejected | Outcome::Fenced | Outcome::Unavailable | Outcome::Corrupt => {
+            ErrorCode::NotController
+        }
+    }
+}
+
+/// A group's refusal.
+pub fn group_error(rejected: &GroupRejected) -> ErrorCode {
+    match rejected {
+        GroupRejected::UnknownMember => ErrorCode::UnknownMemberId,
+        GroupRejected::MemberIdRequired(_) => ErrorCode::MemberIdRequired,
+        GroupRejected::IllegalGeneration => ErrorCode::IllegalGeneration,
+        GroupRejected::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        GroupRejected::InconsistentProtocol => ErrorCode::InconsistentGroupProtocol,
+        GroupRejected::FencedInstance => ErrorCode::FencedInstanceId,
+        GroupRejected::UnknownGroup => ErrorCode::GroupIdNotFound,
+        GroupRejected::GroupFull => ErrorCode::GroupMaxSizeReached,
+        GroupRejected::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+    }
+}
+
+/// A topic command's refusal, with words for people.
+pub fn topic_error(rejected: &TopicRejected, name: &str) -> (ErrorCode, String) {
+    match rejected {
+        TopicRejected::AlreadyExists { .. } => {
+            (ErrorCode::TopicAlreadyExists, format!("Topic '{name}' already exists."))
+        }
+        TopicRejected::Collides { with } => (
+            ErrorCode::InvalidTopicException,
+            format!("Topic '{name}' collides with existing topic: {with}"),
+        ),
+        TopicRejected::IdReused => {
+            (ErrorCode::RequestTimedOut, "the drawn topic id exists, try again".to_owned())
+        }
+        TopicRejected::Unknown => {
+            (ErrorCode::UnknownTopicOrPartition, format!("Topic '{name}' does not exist."))
+        }
+        TopicRejected::TooManyPartitions => {
+            (ErrorCode::PolicyViolation, "the cluster's partition limit is reached".to_owned())
+        }
+    }
+}
+
+/// A config's refusal.
+pub fn config_error(rejected: &ConfigRejected) -> ErrorCode {
+    match rejected {
+        ConfigRejected::Unknown(_)
+        | ConfigRejected::Null(_)
+        | ConfigRejected::Invalid { .. }
+        | ConfigRejected::Unsupported { .. } => ErrorCode::InvalidConfig,
+    }
+}

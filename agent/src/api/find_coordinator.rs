@@ -1,0 +1,76 @@
+//! FindCoordinator (10) v0-6: any agent will do, because coordination is metadata's state. Groups
+//! are spread over the live agents by hash; transactional ids are not served yet.
+
+use aquifer_storage::model::{PartitionIndex, TopicId, TopicPartition};
+
+use super::Request;
+use crate::{
+    broker::Broker,
+    placement,
+    wire::{
+        codec::Str,
+        error_code::ErrorCode,
+        messages::{
+            FindCoordinatorRequest, FindCoordinatorResponse, FindCoordinatorResponseCoordinators,
+        },
+    },
+};
+
+const KEY_GROUP: i8 = 0;
+
+pub async fn handle(
+    broker: &Broker,
+    request: &Request<'_>,
+    body: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    let find = |key: &Str| find(broker, key, body.key_type);
+    if 4 <= request.version {
+        return FindCoordinatorResponse {
+            coordinators: body.coordinator_keys.iter().map(find).collect(),
+            ..FindCoordinatorResponse::default()
+        };
+    }
+    let found = find(&body.key);
+    FindCoordinatorResponse {
+        error_code: found.error_code,
+        error_message: found.error_message,
+        node_id: found.node_id,
+        host: found.host,
+        port: found.port,
+        ..FindCoordinatorResponse::default()
+    }
+}
+
+fn find(broker: &Broker, key: &Str, key_type: i8) -> FindCoordinatorResponseCoordinators {
+    let refused = |code: ErrorCode, words: &'static str| FindCoordinatorResponseCoordinators {
+        key: key.clone(),
+        node_id: -1,
+        port: -1,
+        error_code: code.code(),
+        error_message: Some(words.into()),
+        ..FindCoordinatorResponseCoordinators::default()
+    };
+    if key_type != KEY_GROUP {
+        return refused(ErrorCode::InvalidRequest, "only groups have a coordinator here");
+    }
+    let nodes = broker.nodes();
+    let mut hash = [0; 16];
+    for (place, byte) in key.as_bytes().iter().enumerate() {
+        hash[place % 16] = u8::wrapping_mul(hash[place % 16], 31).wrapping_add(*byte);
+    }
+    let topic = TopicId::from_bytes(hash);
+    let slot = TopicPartition { topic, partition: PartitionIndex::new(0) };
+    let zone = broker.zone.as_deref();
+    let home = placement::replicas(slot, &nodes, zone, 1).first().copied();
+    let Some(node) = nodes.iter().find(|node| Some(node.node_id) == home) else {
+        return refused(ErrorCode::CoordinatorNotAvailable, "no agent is registered");
+    };
+    FindCoordinatorResponseCoordinators {
+        key: key.clone(),
+        node_id: node.node_id.value(),
+        host: node.advertised.host.as_str().into(),
+        port: node.advertised.port.into(),
+        error_code: ErrorCode::None.code(),
+        error_message: None,
+    }
+}

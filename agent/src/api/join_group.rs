@@ -1,0 +1,168 @@
+//! JoinGroup (11) v0-9. Nothing is held at the coordinator: this agent waits for the group's
+//! pushed version to move, and asks again.
+
+use std::time::Duration;
+
+use aquifer_metadata::machine::{
+    group::{
+        command::{GroupAction, GroupReply, Join, Progress},
+        query::{GroupAnswer, GroupAsk, GroupQuery},
+        types::{GroupRejected, JoinResult, MemberId},
+    },
+    query::Answer,
+};
+
+use super::{
+    Request,
+    errors::{coordinator_error, group_error},
+};
+use crate::{
+    broker::{Broker, mismatch},
+    wire::{
+        codec::Str,
+        error_code::ErrorCode,
+        messages::{JoinGroupRequest, JoinGroupResponse, JoinGroupResponseMembers},
+    },
+};
+
+/// A parked member counts as alive because its agent asks again this often, at the latest.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// The last version in which a new member is admitted without coming back with its id.
+const LAST_WITHOUT_KNOWN_ID: i16 = 3;
+
+pub async fn handle(
+    broker: &Broker,
+    request: &Request<'_>,
+    body: JoinGroupRequest,
+) -> JoinGroupResponse {
+    if body.group_id.is_empty() {
+        return refused(request, ErrorCode::InvalidGroupId, &body.member_id);
+    }
+    let (Ok(session), Ok(rebalance)) = (
+        u32::try_from(body.session_timeout_ms),
+        // v0 has none and means the session timeout.
+        u32::try_from(if request.version == 0 || body.rebalance_timeout_ms < 0 {
+            body.session_timeout_ms
+        } else {
+            body.rebalance_timeout_ms
+        }),
+    ) else {
+        return refused(request, ErrorCode::InvalidSessionTimeout, &body.member_id);
+    };
+    if body.protocols.is_empty() || body.protocol_type.is_empty() {
+        return refused(request, ErrorCode::InconsistentGroupProtocol, &body.member_id);
+    }
+    let member = body.member_id.clone();
+    match join(broker, request, body, (session, rebalance)).await {
+        Ok(result) => accepted(request, result),
+        Err((code, Some(member))) => refused(request, code, &member),
+        Err((code, None)) => refused(request, code, &member),
+    }
+}
+
+type Refusal = (ErrorCode, Option<Str>);
+
+async fn join(
+    broker: &Broker,
+    request: &Request<'_>,
+    body: JoinGroupRequest,
+    (session_timeout_ms, rebalance_timeout_ms): (u32, u32),
+) -> Result<JoinResult, Refusal> {
+    let id = broker.request_id().await;
+    let group = body.group_id.as_str().to_owned();
+    let dynamic = body.group_instance_id.is_none();
+    let join = Join {
+        request: id,
+        member: MemberId::new(body.member_id.as_str()),
+        proposed_member: propose_member(broker, request.client_id, &body),
+        require_known_member: dynamic && LAST_WITHOUT_KNOWN_ID < request.version,
+        instance: body.group_instance_id.map(|instance| instance.as_str().to_owned()),
+        client_id: request.client_id.to_owned(),
+        client_host: format!("/{}", request.peer.ip()),
+        session_timeout_ms,
+        rebalance_timeout_ms,
+        protocol_type: body.protocol_type.as_str().to_owned(),
+        protocols: body
+            .protocols
+            .into_iter()
+            // The state outlives the frame: do not pin it.
+            .map(|one| (one.name.as_str().to_owned(), copied(&one.metadata)))
+            .collect(),
+    };
+    let mut watch = broker.view.watch_group(&group);
+    let unanswered = |error| (coordinator_error(&error), None);
+    let reply = broker.group(&group, GroupAction::Join(join)).await.map_err(unanswered)?;
+    let GroupReply::Join(mut answer) = reply else {
+        return Err(unanswered(mismatch("propose", &reply)));
+    };
+    loop {
+        let (member, version) = match answer.map_err(rejection)? {
+            Progress::Ready(result) => return Ok(result),
+            Progress::Pending { member, version } => (member, version),
+        };
+        // A time-out only asks again, which tells the coordinator that the member still waits.
+        let _ = broker.seams.timeout(ASK_AGAIN, watch.passed(version)).await;
+        let ask = GroupAsk::Join { member, request: id };
+        let query = GroupQuery { group: group.clone(), ask };
+        let again = broker.ask_group(query).await.map_err(unanswered)?;
+        let GroupAnswer::Join(next) = again else {
+            return Err(unanswered(mismatch("query", &Answer::Group(again))));
+        };
+        answer = next;
+    }
+}
+
+/// A copy that does not keep the request's frame in memory.
+fn copied(bytes: &bytes::Bytes) -> bytes::Bytes {
+    bytes::Bytes::copy_from_slice(bytes)
+}
+
+fn rejection(rejected: GroupRejected) -> Refusal {
+    let code = group_error(&rejected);
+    match rejected {
+        GroupRejected::MemberIdRequired(member) => (code, Some(member.as_str().into())),
+        _ => (code, None),
+    }
+}
+
+/// `<client id or instance id>-<uuid>`, as Kafka makes them.
+fn propose_member(broker: &Broker, client_id: &str, body: &JoinGroupRequest) -> MemberId {
+    let mut id = [0; 16];
+    broker.seams.rng.fill(&mut id);
+    let hex = aquifer_storage::model::TopicId::from_bytes(id).to_string();
+    let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+    let prefix = body.group_instance_id.as_ref().map_or(client_id, |instance| instance.as_str());
+    MemberId::new(format!("{prefix}-{uuid}"))
+}
+
+fn accepted(request: &Request<'_>, result: JoinResult) -> JoinGroupResponse {
+    let members = result.members.into_iter().map(|member| JoinGroupResponseMembers {
+        member_id: member.member.as_str().into(),
+        group_instance_id: member.instance.map(Into::into),
+        metadata: member.metadata,
+    });
+    JoinGroupResponse {
+        error_code: ErrorCode::None.code(),
+        generation_id: result.generation.value(),
+        protocol_type: (7 <= request.version).then(|| result.protocol_type.into()),
+        protocol_name: Some(result.protocol.into()),
+        leader: result.leader.as_str().into(),
+        skip_assignment: result.skip_assignment,
+        member_id: result.member.as_str().into(),
+        members: members.collect(),
+        ..JoinGroupResponse::default()
+    }
+}
+
+fn refused(request: &Request<'_>, code: ErrorCode, member: &Str) -> JoinGroupResponse {
+    JoinGroupResponse {
+        error_code: code.code(),
+        generation_id: -1,
+        protocol_type: None,
+        // Nullable from v7 on; empty before.
+        protocol_name: (request.version < 7).then_some(Str::EMPTY),
+        member_id: member.clone(),
+        ..JoinGroupResponse::default()
+    }
+}

@@ -1,0 +1,152 @@
+//! Metadata (3) v0-13: live agents and topics, creating unknown topics where asked.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use aquifer_metadata::watch::{CatalogNode, CatalogTopic};
+use aquifer_storage::model::{NodeId, PartitionIndex, TopicPartition};
+
+use super::{
+    Request,
+    topics::{self, NewTopic},
+};
+use crate::{
+    broker::Broker,
+    placement,
+    topic_config::is_valid_topic_name,
+    wire::{
+        codec::{Str, Uuid},
+        error_code::ErrorCode,
+        messages::{
+            MetadataRequest, MetadataRequestTopics, MetadataResponse, MetadataResponseBrokers,
+            MetadataResponseTopics, MetadataResponseTopicsPartitions,
+        },
+        walk::TopicRef,
+    },
+};
+
+pub async fn handle(
+    broker: &Broker,
+    request: &Request<'_>,
+    body: MetadataRequest,
+) -> MetadataResponse {
+    // Read your writes through any agent; without a leader, from what this agent has.
+    let fresh = broker.view.fresh().await.is_ok();
+    let asked = match body.topics {
+        // v0 has no null: empty means all.
+        Some(topics) if topics.is_empty() && request.version == 0 => None,
+        topics => topics,
+    };
+    let mut answers = Vec::new();
+    match asked {
+        None => {
+            let catalog = broker.view.catalog();
+            let nodes = broker.nodes();
+            let mut topics: Vec<&Arc<CatalogTopic>> = catalog.topics.values().collect();
+            topics.sort_by(|a, b| a.name.cmp(&b.name));
+            answers.extend(topics.iter().map(|topic| describe(broker, &nodes, topic)));
+        }
+        Some(topics) => {
+            let may_create = body.allow_auto_topic_creation || request.version < 4;
+            for topic in topics {
+                answers.push(answer_topic(broker, topic, may_create, fresh).await);
+            }
+        }
+    }
+    let (nodes, catalog) = (broker.nodes(), broker.view.catalog());
+    MetadataResponse {
+        controller_id: nodes.first().map_or(-1, |node| node.node_id.value()),
+        brokers: nodes.iter().map(wire_node).collect(),
+        cluster_id: Some(catalog.cluster_id.as_str().into()),
+        topics: answers,
+        ..MetadataResponse::default()
+    }
+}
+
+fn wire_node(node: &CatalogNode) -> MetadataResponseBrokers {
+    MetadataResponseBrokers {
+        node_id: node.node_id.value(),
+        host: node.advertised.host.as_str().into(),
+        port: node.advertised.port.into(),
+        rack: node.zone.as_deref().map(Into::into),
+    }
+}
+
+async fn answer_topic(
+    broker: &Broker,
+    asked: MetadataRequestTopics,
+    may_create: bool,
+    fresh: bool,
+) -> MetadataResponseTopics {
+    let by_name = match &asked.name {
+        Some(name) => TopicRef::Name(name.clone()),
+        None => TopicRef::Id(asked.topic_id),
+    };
+    if let Some(topic) = topics::known(broker, &by_name) {
+        return describe(broker, &broker.nodes(), &topic);
+    }
+    let refused = |code: ErrorCode, id: Uuid, name: Option<Str>| MetadataResponseTopics {
+        error_code: code.code(),
+        name,
+        topic_id: id,
+        ..MetadataResponseTopics::default()
+    };
+    if !fresh {
+        return refused(ErrorCode::LeaderNotAvailable, asked.topic_id, asked.name);
+    }
+    let Some(name) = asked.name else {
+        return refused(ErrorCode::UnknownTopicId, asked.topic_id, None);
+    };
+    if !is_valid_topic_name(&name) {
+        return refused(ErrorCode::InvalidTopicException, Uuid::ZERO, Some(name));
+    }
+    if may_create && broker.options.auto_create_topics {
+        let new = NewTopic {
+            name: name.as_str().to_owned(),
+            partitions: broker.num_partitions,
+            replication_factor: broker.options.default_replication_factor,
+            configs: BTreeMap::new(),
+        };
+        match topics::create(broker, new).await {
+            Ok(Err(aquifer_metadata::machine::command::TopicRejected::Collides { .. })) => {
+                return refused(ErrorCode::InvalidTopicException, Uuid::ZERO, Some(name));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        // As Kafka does: the answer that created it says "not yet", and the client asks again.
+    }
+    refused(ErrorCode::UnknownTopicOrPartition, Uuid::ZERO, Some(name))
+}
+
+fn describe(
+    broker: &Broker,
+    nodes: &[CatalogNode],
+    topic: &CatalogTopic,
+) -> MetadataResponseTopics {
+    let epoch = broker.view.catalog().lineage.map_or(0, |lineage| lineage.number as i32);
+    let partitions = (0..topic.partitions as i32).map(|index| {
+        let partition = TopicPartition { topic: topic.id, partition: PartitionIndex::new(index) };
+        let zone = broker.zone.as_deref();
+        let replicas: Vec<i32> =
+            placement::replicas(partition, nodes, zone, topic.replication_factor)
+                .into_iter()
+                .map(NodeId::value)
+                .collect();
+        let nobody = replicas.is_empty();
+        let code = if nobody { ErrorCode::LeaderNotAvailable } else { ErrorCode::None };
+        MetadataResponseTopicsPartitions {
+            error_code: code.code(),
+            partition_index: index,
+            leader_id: replicas.first().copied().unwrap_or(-1),
+            leader_epoch: epoch,
+            isr_nodes: replicas.clone(),
+            replica_nodes: replicas,
+            offline_replicas: Vec::new(),
+        }
+    });
+    MetadataResponseTopics {
+        name: Some(topic.name.as_str().into()),
+        topic_id: topic.id.into(),
+        partitions: partitions.collect(),
+        ..MetadataResponseTopics::default()
+    }
+}

@@ -1,0 +1,99 @@
+//! What every request handler works with: handles to the parts of this agent, and its settings.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use aquifer_metadata::{
+    client::{CallError, Metadata},
+    machine::{
+        command::{AppliedReply, Command, GroupCommand, GroupReply},
+        group::command::{GroupAction, RequestId},
+        query::{Answer, GroupAnswer, GroupQuery, Query},
+    },
+    watch::CatalogNode,
+};
+use aquifer_storage::{budget::Budgets, error::Outcome, seam::Seams};
+
+use crate::{
+    config::ServerOptions, fetch::Fetcher, metrics::Metrics, produce::Producer, session::Session,
+    view::View,
+};
+
+/// One agent, as its request handlers see it.
+pub struct Broker {
+    /// The metadata group.
+    pub metadata: Arc<dyn Metadata>,
+    /// What metadata pushed.
+    pub view: View,
+    /// This agent's session.
+    pub session: Session,
+    /// The write path.
+    pub producer: Producer,
+    /// The read path.
+    pub fetcher: Fetcher,
+    /// Byte budgets by purpose.
+    pub budgets: Arc<Budgets>,
+    /// Clock, randomness, tasks.
+    pub seams: Seams,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Server settings.
+    pub options: ServerOptions,
+    /// Partitions of an automatically created topic.
+    pub num_partitions: u32,
+    /// This agent's zone.
+    pub zone: Option<String>,
+    /// Counts connections, for their names.
+    pub connections: AtomicU64,
+    /// Counts group requests, for their retry keys.
+    pub group_requests: AtomicU64,
+}
+
+impl Broker {
+    /// The live agents, one per node id: agents behind one address are one node.
+    pub fn nodes(&self) -> Vec<CatalogNode> {
+        let mut nodes = self.view.catalog().nodes.clone();
+        nodes.sort_by_key(|node| (node.node_id, node.session));
+        nodes.dedup_by_key(|node| node.node_id);
+        nodes
+    }
+
+    /// A retry key for a group request.
+    pub async fn request_id(&self) -> RequestId {
+        let number = self.group_requests.fetch_add(1, Ordering::Relaxed);
+        RequestId { session: self.session.registered().await.session, number }
+    }
+
+    /// Replicates a group command.
+    ///
+    /// # Errors
+    /// No answer from metadata; also when it answers something else, which is its bug.
+    pub async fn group(&self, group: &str, action: GroupAction) -> Result<GroupReply, CallError> {
+        let command = GroupCommand { group: group.to_owned(), action };
+        match self.metadata.propose(Command::Group(command)).await? {
+            AppliedReply {
+                reply: aquifer_metadata::machine::command::Reply::Group(reply), ..
+            } => Ok(reply),
+            other => Err(mismatch("propose", &other)),
+        }
+    }
+
+    /// Reads a group linearizably.
+    ///
+    /// # Errors
+    /// As [`Broker::group`].
+    pub async fn ask_group(&self, query: GroupQuery) -> Result<GroupAnswer, CallError> {
+        match self.metadata.query(Query::Group(query)).await? {
+            (_, Answer::Group(answer)) => Ok(answer),
+            (_, other) => Err(mismatch("query", &other)),
+        }
+    }
+}
+
+/// An answer of another kind than the question: a node of a version that misunderstands us.
+pub fn mismatch(call: &'static str, answer: &dyn std::fmt::Debug) -> CallError {
+    let reason = format!("answered with something else: {answer:?}");
+    CallError { call, outcome: Outcome::Indefinite, reason }
+}

@@ -1,0 +1,406 @@
+//! Settings: defaults, then the TOML file, then `AQUIFER_*` variables, then flags. An error names
+//! the setting and where it came from.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+
+use aquifer_metadata::machine::command::HostPort;
+use clap::{Args, Parser, Subcommand};
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A Kafka broker without disks.
+#[derive(Debug, Parser)]
+#[command(name = "aquifer", version, about, long_about = None)]
+pub struct Cli {
+    /// What to run; `up` when left out.
+    #[command(subcommand)]
+    pub role: Option<Role>,
+    /// Flags of the default role, `up`.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// What this process is.
+#[derive(Debug, Subcommand)]
+pub enum Role {
+    /// Everything in one process: one metadata voter and one agent, on a local folder or any bucket.
+    Up(Flags),
+    /// One node of the metadata group.
+    Metadata(Flags),
+    /// A stateless agent that speaks the Kafka protocol.
+    Agent(Flags),
+}
+
+/// Flags shared by all roles. Every one can also be set as `AQUIFER_<NAME>` or in the TOML file.
+#[derive(Clone, Debug, Default, Args, Serialize)]
+pub struct Flags {
+    /// TOML file with settings under the flags' names; Kafka's server settings under `[server]`.
+    #[arg(long, value_name = "FILE", env = "AQUIFER_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Folder of the metadata log, snapshots and, by default, the bucket [./aquifer-data].
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// Object store: file:PATH, s3://bucket/prefix or memory: [file:<data>/bucket].
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// Kafka listener [127.0.0.1:9092].
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<String>,
+    /// Health and metrics listener [127.0.0.1:9644].
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// Address that clients are told [the Kafka listener].
+    #[arg(long, value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// Availability zone, Kafka's rack.
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Metadata nodes an agent connects to.
+    #[arg(long, value_name = "ADDR,...")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
+    /// This metadata node's id, from 1.
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+    /// Where a metadata node listens [127.0.0.1:9340].
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// Memory an agent may hold, such as 512MiB or 4GiB.
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// Partitions of an automatically created topic [1].
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_partitions: Option<u32>,
+    /// A server setting by its Kafka or Aquifer name, such as -o flush.interval.ms=50.
+    #[arg(short = 'o', value_name = "NAME=VALUE", value_parser = parse_pair)]
+    #[serde(skip)]
+    pub options: Vec<(String, String)>,
+}
+
+/// All settings of a process, checked.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// See [`Flags::data`].
+    pub data: PathBuf,
+    /// See [`Flags::store`]; `None` means `file:<data>/bucket`.
+    #[serde(default)]
+    pub store: Option<String>,
+    /// See [`Flags::kafka`].
+    pub kafka: SocketAddr,
+    /// See [`Flags::http`].
+    pub http: SocketAddr,
+    /// See [`Flags::advertise`].
+    #[serde(default, deserialize_with = "host_port")]
+    pub advertise: Option<HostPort>,
+    /// See [`Flags::zone`].
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// See [`Flags::metadata`].
+    #[serde(default)]
+    pub metadata: String,
+    /// See [`Flags::id`].
+    pub id: u64,
+    /// See [`Flags::listen`].
+    pub listen: SocketAddr,
+    /// See [`Flags::memory`].
+    #[serde(default)]
+    pub memory: Option<ByteSize>,
+    /// See [`Flags::num_partitions`].
+    pub num_partitions: u32,
+    /// Kafka's server settings by name, as given.
+    #[serde(default)]
+    pub server: BTreeMap<String, figment::value::Value>,
+    /// The same, checked.
+    #[serde(skip)]
+    pub options: ServerOptions,
+}
+
+/// Server settings with meaning here, by their Kafka or Aquifer names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// `delete.topic.enable`.
+    pub delete_topics: bool,
+    /// `default.replication.factor`: what Metadata shows for automatically created topics.
+    pub default_replication_factor: u16,
+    /// `flush.interval.ms`: the longest a batch waits for its object to fill, in milliseconds.
+    pub flush_interval_ms: u64,
+    /// `object.size`: the writer closes an object at this many bytes.
+    pub object_bytes: usize,
+    /// `put.budget`: PUTs per second, bursts of ten times that up to 100.
+    pub puts_per_second: Option<u32>,
+    /// `fetch.max.bytes`: the most one Fetch answers.
+    pub fetch_bytes_max: usize,
+    /// `socket.request.max.bytes`: the largest frame.
+    pub request_bytes_max: usize,
+    /// `connections.max.idle.ms`.
+    pub idle_ms_max: u64,
+    /// `drain.delay.ms`: how long a draining agent keeps serving after `/readyz` turned 503, so
+    /// that a load balancer moves its clients first.
+    pub drain_delay_ms: u64,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            auto_create_topics: true,
+            delete_topics: true,
+            default_replication_factor: 1,
+            flush_interval_ms: 100,
+            object_bytes: 8 << 20,
+            puts_per_second: None,
+            fetch_bytes_max: 55 << 20,
+            request_bytes_max: 100 << 20,
+            idle_ms_max: 600_000,
+            drain_delay_ms: 0,
+        }
+    }
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The figment error names the key and its source.
+    #[error("{0}")]
+    Invalid(Box<figment::Error>),
+    /// A server setting with a bad value or name.
+    #[error("server setting {name} (from {from}): {reason}")]
+    Server {
+        /// Its name.
+        name: String,
+        /// `-o`, or the TOML file.
+        from: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Settings that do not fit together.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+impl ConfigError {
+    fn server(name: &str, from: &str, reason: impl fmt::Display) -> Self {
+        Self::Server { name: name.to_owned(), from: from.to_owned(), reason: reason.to_string() }
+    }
+}
+
+/// Defaults that do not depend on anything.
+#[derive(Serialize)]
+struct Defaults {
+    data: &'static str,
+    kafka: &'static str,
+    http: &'static str,
+    listen: &'static str,
+    id: u64,
+    num_partitions: u32,
+}
+
+/// Merges all sources for a role's `flags`.
+///
+/// # Errors
+/// The first setting that is unknown, malformed or in conflict, with its source.
+pub fn load(flags: &Flags) -> Result<Settings, ConfigError> {
+    let defaults = Defaults {
+        data: "./aquifer-data",
+        kafka: "127.0.0.1:9092",
+        http: "127.0.0.1:9644",
+        listen: "127.0.0.1:9340",
+        id: 1,
+        num_partitions: 1,
+    };
+    let mut figment = Figment::from(Serialized::defaults(defaults));
+    if let Some(path) = &flags.config {
+        figment = figment.merge(Toml::file_exact(path));
+    }
+    let figment = figment
+        .merge(Env::prefixed("AQUIFER_").ignore(&["config", "log", "full"]).lowercase(true))
+        .merge(Serialized::defaults(flags));
+    let mut settings: Settings =
+        figment.extract().map_err(|error| ConfigError::Invalid(Box::new(error)))?;
+    for (name, value) in &settings.server {
+        let text = match value {
+            figment::value::Value::String(_, text) => text.clone(),
+            figment::value::Value::Bool(_, flag) => flag.to_string(),
+            figment::value::Value::Num(_, number) => {
+                number.to_i128().map(|n| n.to_string()).unwrap_or_default()
+            }
+            _ => return Err(ConfigError::server(name, "the file", "must be a plain value")),
+        };
+        settings.options.set(name, &text, "the file")?;
+    }
+    for (name, value) in &flags.options {
+        match name.as_str() {
+            "num.partitions" => settings.num_partitions = parse(name, value, "-o")?,
+            _ => settings.options.set(name, value, "-o")?,
+        }
+    }
+    if !(1..=10_000).contains(&settings.num_partitions) {
+        return Err(ConfigError::Conflict("num.partitions must be 1 to 10000".to_owned()));
+    }
+    settings.resolve_advertise()?;
+    Ok(settings)
+}
+
+impl Settings {
+    /// The store's URL.
+    pub fn store_url(&self) -> String {
+        match &self.store {
+            Some(url) => url.clone(),
+            None => format!("file:{}", self.data.join("bucket").display()),
+        }
+    }
+
+    /// The address clients are told.
+    pub fn advertised(&self) -> HostPort {
+        self.advertise.clone().unwrap_or_else(|| HostPort {
+            host: self.kafka.ip().to_string(),
+            port: self.kafka.port(),
+        })
+    }
+
+    fn resolve_advertise(&self) -> Result<(), ConfigError> {
+        if self.advertise.is_none() && self.kafka.ip().is_unspecified() {
+            return Err(ConfigError::Conflict(format!(
+                "--kafka {} listens on every address, so clients cannot be told one: \
+                 add --advertise HOST:PORT",
+                self.kafka
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl ServerOptions {
+    fn set(&mut self, name: &str, value: &str, from: &str) -> Result<(), ConfigError> {
+        match name {
+            "auto.create.topics.enable" => self.auto_create_topics = parse(name, value, from)?,
+            "delete.topic.enable" => self.delete_topics = parse(name, value, from)?,
+            "default.replication.factor" => {
+                self.default_replication_factor = parse(name, value, from)?;
+            }
+            "flush.interval.ms" => {
+                self.flush_interval_ms = bounded(name, value, from, 1, 10_000)?;
+            }
+            "object.size" => {
+                let bytes: ByteSize = parse(name, value, from)?;
+                let range = 64 << 10..=64 << 20;
+                if !range.contains(&bytes.0) {
+                    return Err(ConfigError::server(name, from, "must be 64KiB to 64MiB"));
+                }
+                self.object_bytes = bytes.0 as usize;
+            }
+            "put.budget" => {
+                let puts: u64 = bounded(name, value, from, 1, 100_000)?;
+                self.puts_per_second = Some(puts as u32);
+            }
+            "fetch.max.bytes" => {
+                self.fetch_bytes_max = bounded(name, value, from, 1024, 1 << 30)? as usize;
+            }
+            "socket.request.max.bytes" => {
+                self.request_bytes_max = bounded(name, value, from, 1 << 16, 1 << 30)? as usize;
+            }
+            "connections.max.idle.ms" => {
+                self.idle_ms_max = bounded(name, value, from, 1000, u64::MAX)?;
+            }
+            "drain.delay.ms" => self.drain_delay_ms = bounded(name, value, from, 0, 600_000)?,
+            _ => return Err(ConfigError::server(name, from, "unknown, or not honoured here")),
+        }
+        Ok(())
+    }
+}
+
+fn parse<T: FromStr<Err: fmt::Display>>(
+    name: &str,
+    value: &str,
+    from: &str,
+) -> Result<T, ConfigError> {
+    value.parse().map_err(|error| ConfigError::server(name, from, format!("{value:?}: {error}")))
+}
+
+fn bounded(name: &str, value: &str, from: &str, min: u64, max: u64) -> Result<u64, ConfigError> {
+    let number: u64 = parse(name, value, from)?;
+    if min <= number && number <= max {
+        Ok(number)
+    } else {
+        Err(ConfigError::server(name, from, format!("{number} is not in {min}..={max}")))
+    }
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Parses `host:port`, also `[::1]:port`.
+///
+/// # Errors
+/// What is missing.
+pub fn parse_host_port(text: &str) -> Result<HostPort, String> {
+    let (host, port) = text.rsplit_once(':').ok_or(format!("{text:?} is not HOST:PORT"))?;
+    let port = port.parse().map_err(|_| format!("{text:?} has no port from 1 to 65535"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    if host.is_empty() || port == 0 {
+        return Err(format!("{text:?} is not HOST:PORT"));
+    }
+    Ok(HostPort { host, port })
+}
+
+fn host_port<'de, D: Deserializer<'de>>(source: D) -> Result<Option<HostPort>, D::Error> {
+    let text = Option::<String>::deserialize(source)?;
+    text.map(|text| parse_host_port(&text).map_err(serde::de::Error::custom)).transpose()
+}
+
+/// A number of bytes, written with or without a unit: `1048576`, `64KiB`, `2GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit: u64 = match &text[digits.len()..] {
+            "" | "B" => 1,
+            "K" | "KB" | "KiB" => 1 << 10,
+            "M" | "MB" | "MiB" => 1 << 20,
+            "G" | "GB" | "GiB" => 1 << 30,
+            other => return Err(format!("unknown unit {other:?}: use KiB, MiB or GiB")),
+        };
+        let number: u64 = digits.trim().parse().map_err(|_| format!("{text:?} is not a size"))?;
+        number.checked_mul(unit).map(Self).ok_or(format!("{text:?} is too large"))
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Text {
+            Number(u64),
+            Words(String),
+        }
+        match Text::deserialize(source)? {
+            Text::Number(bytes) => Ok(Self(bytes)),
+            Text::Words(words) => words.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! Laws of settings.
+
+use super::*;
+
+fn flags(arguments: &[&str]) -> Flags {
+    let cli = Cli::parse_from(std::iter::once(&"aquifer").chain(arguments));
+    match cli.role {
+        None => cli.flags,
+        Some(Role::Up(flags) | Role::Metadata(flags) | Role::Agent(flags)) => flags,
+    }
+}
+
+#[test]
+fn plain_start_is_up_on_loopback_with_a_local_folder() {
+    let settings = load(&flags(&[])).expect("defaults load");
+    assert_eq!(settings.kafka.to_string(), "127.0.0.1:9092");
+    assert_eq!(settings.http.to_string(), "127.0.0.1:9644");
+    assert_eq!(settings.store_url(), "file:./aquifer-data/bucket");
+}
+
+#[test]
+fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("aquifer.toml");
+    std::fs::write(&path, "num_partitions = 7\nzone = 'a'\n[server]\n'flush.interval.ms' = 20\n")
+        .expect("file is written");
+    let path = path.to_str().expect("utf-8 path");
+    let settings = load(&flags(&["--config", path, "--zone", "b"])).expect("loads");
+    assert_eq!(settings.num_partitions, 7);
+    assert_eq!(settings.zone.as_deref(), Some("b"));
+    assert_eq!(settings.options.flush_interval_ms, 20);
+}
+
+#[test]
+fn an_error_names_the_setting_and_its_source() {
+    let error = load(&flags(&["--kafka", "nowhere"])).expect_err("not an address").to_string();
+    assert!(error.contains("kafka"), "{error}");
+    let error = load(&flags(&["-o", "flush.interval.ms=0"])).expect_err("below 1").to_string();
+    assert!(error.contains("flush.interval.ms") && error.contains("-o"), "{error}");
+    let error = load(&flags(&["-o", "log.dirs=/x"])).expect_err("not honoured").to_string();
+    assert!(error.contains("log.dirs"), "{error}");
+}
+
+#[test]
+fn listening_on_every_address_needs_an_advertised_one() {
+    assert!(load(&flags(&["--kafka", "0.0.0.0:9092"])).is_err());
+    let flags = flags(&["--kafka", "0.0.0.0:9092", "--advertise", "broker.example:9092"]);
+    assert_eq!(load(&flags).expect("loads").advertised().host, "broker.example");
+}
+
+#[test]
+fn sizes_take_units() {
+    assert_eq!("512MiB".parse(), Ok(ByteSize(512 << 20)));
+    assert_eq!("7".parse(), Ok(ByteSize(7)));
+    assert!("7 parsecs".parse::<ByteSize>().is_err());
+    assert!("99999999999GiB".parse::<ByteSize>().is_err());
+}

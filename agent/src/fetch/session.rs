@@ -1,0 +1,222 @@
+//! Incremental fetch sessions (KIP-227) [pure]: a consumer names what changed, the answer lists
+//! what changed. Sessions live with their connection and die with it.
+//!
+//! # Invariants
+//! - A session's epoch grows by one with each request; 0 opens, -1 closes.
+//! - An incremental answer lists a partition only with data, an error, or moved pointers.
+//! - A partition that gave data goes to the end of the line, so that none starves.
+
+use std::collections::BTreeMap;
+
+use crate::wire::{error_code::ErrorCode, walk::TopicRef};
+
+/// Sessions of one connection; a client uses one for each of its fetchers.
+const SESSIONS_MAX: usize = 16;
+/// Partitions of one session; a client with more fetches without one.
+const PARTITIONS_MAX: usize = 100_000;
+
+/// A partition as the request names it.
+pub type PartitionKey = (TopicRef, i32);
+
+/// What a request asks of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The first offset wanted.
+    pub offset: i64,
+    /// At most this many bytes.
+    pub bytes_max: i32,
+    /// The leader epoch the client knows, or -1.
+    pub leader_epoch: i32,
+}
+
+/// What an answer says of one partition, as far as sessions care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whether records are in it.
+    pub has_records: bool,
+    /// The error code.
+    pub error: ErrorCode,
+    /// The high watermark.
+    pub high_watermark: i64,
+    /// The log start offset.
+    pub log_start: i64,
+}
+
+/// The session part of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionRequest {
+    /// The session named, 0 for none.
+    pub id: i32,
+    /// Its epoch: 0 opens, -1 closes or none.
+    pub epoch: i32,
+    /// Whether topics are named by id (v13+).
+    pub by_id: bool,
+}
+
+/// How one request is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// Without a session, in full.
+    Full,
+    /// The first answer of this session, in full.
+    Opened(i32),
+    /// Only what changed.
+    Incremental(i32),
+}
+
+/// What a request begins: how it is answered, and what to fetch, in order.
+pub type Begun = (Context, Vec<(PartitionKey, Asked)>);
+
+#[derive(Debug)]
+struct Entry {
+    asked: Asked,
+    /// What the client was told last; `None` makes the next answer list it.
+    told: Option<(i64, i64)>,
+    /// Its place in the line.
+    turn: u64,
+}
+
+#[derive(Debug)]
+struct Session {
+    next_epoch: i32,
+    by_id: bool,
+    entries: BTreeMap<PartitionKey, Entry>,
+    line: BTreeMap<u64, PartitionKey>,
+    next_turn: u64,
+}
+
+/// The fetch sessions of one connection.
+#[derive(Debug, Default)]
+pub struct ConnectionSessions {
+    sessions: BTreeMap<i32, Session>,
+}
+
+impl ConnectionSessions {
+    /// Applies a request. `fresh_id` names a session that is opened now; it must be positive and
+    /// random, so that another connection's id is not mistaken for one of this.
+    ///
+    /// # Errors
+    /// The code of the whole answer.
+    pub fn begin(
+        &mut self,
+        request: SessionRequest,
+        fresh_id: i32,
+        asked: Vec<(PartitionKey, Asked)>,
+        forgotten: impl Iterator<Item = PartitionKey>,
+    ) -> Result<Begun, ErrorCode> {
+        match request.epoch {
+            -1 => {
+                self.sessions.remove(&request.id);
+                Ok((Context::Full, asked))
+            }
+            0 => {
+                self.sessions.remove(&request.id);
+                Ok(self.open(request.by_id, fresh_id, asked))
+            }
+            _ => self.resume(request, asked, forgotten),
+        }
+    }
+
+    fn open(&mut self, by_id: bool, id: i32, asked: Vec<(PartitionKey, Asked)>) -> Begun {
+        let full = SESSIONS_MAX <= self.sessions.len() || self.sessions.contains_key(&id);
+        if id <= 0 || full || asked.is_empty() || PARTITIONS_MAX < asked.len() {
+            return (Context::Full, asked);
+        }
+        let (entries, line) = (BTreeMap::new(), BTreeMap::new());
+        let mut session = Session { next_epoch: 1, by_id, entries, line, next_turn: 0 };
+        for (key, one) in &asked {
+            session.put(detached(key), *one);
+        }
+        self.sessions.insert(id, session);
+        (Context::Opened(id), asked)
+    }
+
+    fn resume(
+        &mut self,
+        request: SessionRequest,
+        asked: Vec<(PartitionKey, Asked)>,
+        forgotten: impl Iterator<Item = PartitionKey>,
+    ) -> Result<Begun, ErrorCode> {
+        let unknown = ErrorCode::FetchSessionIdNotFound;
+        let session = self.sessions.get_mut(&request.id).ok_or(unknown)?;
+        if session.by_id != request.by_id {
+            return Err(ErrorCode::FetchSessionTopicIdError);
+        }
+        if session.next_epoch != request.epoch {
+            return Err(ErrorCode::InvalidFetchSessionEpoch);
+        }
+        session.next_epoch = session.next_epoch.checked_add(1).unwrap_or(1);
+        for key in forgotten {
+            session.forget(&key);
+        }
+        for (key, one) in asked {
+            if session.entries.len() < PARTITIONS_MAX || session.entries.contains_key(&key) {
+                session.put(detached(&key), one);
+            }
+        }
+        if session.entries.is_empty() {
+            self.sessions.remove(&request.id);
+            return Ok((Context::Full, Vec::new()));
+        }
+        let wanted = session.line.values().map(|key| (key.clone(), session.entries[key].asked));
+        Ok((Context::Incremental(request.id), wanted.collect()))
+    }
+
+    /// Notes what the answer says of a partition and returns whether it must be listed.
+    pub fn tell(&mut self, context: Context, key: &PartitionKey, told: Told) -> bool {
+        let (id, listed_anyway) = match context {
+            Context::Full => return true,
+            Context::Opened(id) => (id, true),
+            Context::Incremental(id) => (id, false),
+        };
+        let Some(session) = self.sessions.get_mut(&id) else { return true };
+        let Some(entry) = session.entries.get_mut(key) else { return true };
+        let pointers = (told.high_watermark, told.log_start);
+        let failed = told.error != ErrorCode::None;
+        let listed = listed_anyway || told.has_records || failed || entry.told != Some(pointers);
+        entry.told = (!failed).then_some(pointers);
+        if told.has_records {
+            session.to_end_of_line(key);
+        }
+        listed
+    }
+}
+
+impl Session {
+    fn put(&mut self, key: PartitionKey, asked: Asked) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.asked = asked;
+            return;
+        }
+        let turn = self.next_turn;
+        self.next_turn += 1;
+        self.line.insert(turn, key.clone());
+        self.entries.insert(key, Entry { asked, told: None, turn });
+    }
+
+    fn forget(&mut self, key: &PartitionKey) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.line.remove(&entry.turn);
+        }
+    }
+
+    fn to_end_of_line(&mut self, key: &PartitionKey) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        self.line.remove(&entry.turn);
+        entry.turn = self.next_turn;
+        self.line.insert(entry.turn, key.clone());
+        self.next_turn += 1;
+    }
+}
+
+/// A key that does not keep the request's frame in memory.
+fn detached((topic, index): &PartitionKey) -> PartitionKey {
+    let topic = match topic {
+        TopicRef::Name(name) => TopicRef::Name(name.detached()),
+        TopicRef::Id(id) => TopicRef::Id(*id),
+    };
+    (topic, *index)
+}
+
+#[cfg(test)]
+mod tests;

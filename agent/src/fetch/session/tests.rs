@@ -1,0 +1,111 @@
+//! Laws of fetch sessions.
+
+use super::*;
+
+const ASKED: Asked = Asked { offset: 0, bytes_max: 1000, leader_epoch: -1 };
+
+fn key(index: i32) -> PartitionKey {
+    (TopicRef::Name("topic".into()), index)
+}
+
+fn request(id: i32, epoch: i32) -> SessionRequest {
+    SessionRequest { id, epoch, by_id: false }
+}
+
+fn told(high_watermark: i64) -> Told {
+    Told { has_records: false, error: ErrorCode::None, high_watermark, log_start: 0 }
+}
+
+/// A connection with session 7 over partitions 0 to 2, all told.
+fn opened() -> ConnectionSessions {
+    let mut sessions = ConnectionSessions::default();
+    let asked = (0..3).map(|index| (key(index), ASKED)).collect();
+    let (context, wanted) =
+        sessions.begin(request(0, 0), 7, asked, std::iter::empty()).expect("opens");
+    assert_eq!((context, wanted.len()), (Context::Opened(7), 3));
+    for index in 0..3 {
+        assert!(sessions.tell(context, &key(index), told(0)));
+    }
+    sessions
+}
+
+fn resume(
+    sessions: &mut ConnectionSessions,
+    epoch: i32,
+) -> Result<(Context, Vec<(PartitionKey, Asked)>), ErrorCode> {
+    sessions.begin(request(7, epoch), 8, Vec::new(), std::iter::empty())
+}
+
+#[test]
+fn an_incremental_answer_lists_only_what_changed() {
+    let mut sessions = opened();
+    let (context, wanted) = resume(&mut sessions, 1).expect("resumes");
+    assert_eq!((context, wanted.len()), (Context::Incremental(7), 3));
+    assert!(!sessions.tell(context, &key(0), told(0)));
+    assert!(sessions.tell(context, &key(1), told(5)));
+    assert!(sessions.tell(context, &key(2), Told { log_start: 1, ..told(0) }));
+}
+
+#[test]
+fn an_error_is_told_each_time_and_so_is_its_end() {
+    let mut sessions = opened();
+    let failed = Told { error: ErrorCode::KafkaStorageError, ..told(0) };
+    let (context, _) = resume(&mut sessions, 1).expect("resumes");
+    assert!(sessions.tell(context, &key(0), failed));
+    let (context, _) = resume(&mut sessions, 2).expect("resumes");
+    assert!(sessions.tell(context, &key(0), told(0)));
+    let (context, _) = resume(&mut sessions, 3).expect("resumes");
+    assert!(!sessions.tell(context, &key(0), told(0)));
+}
+
+#[test]
+fn who_gave_data_goes_to_the_end_of_the_line() {
+    let mut sessions = opened();
+    let (context, _) = resume(&mut sessions, 1).expect("resumes");
+    sessions.tell(context, &key(0), Told { has_records: true, ..told(1) });
+    let (_, wanted) = resume(&mut sessions, 2).expect("resumes");
+    let order: Vec<i32> = wanted.iter().map(|((_, index), _)| *index).collect();
+    assert_eq!(order, [1, 2, 0]);
+}
+
+#[test]
+fn foreign_ids_wrong_epochs_and_other_naming_are_refused() {
+    let mut sessions = opened();
+    assert_eq!(resume(&mut sessions, 2), Err(ErrorCode::InvalidFetchSessionEpoch));
+    let by_id = SessionRequest { by_id: true, ..request(7, 1) };
+    let refused = sessions.begin(by_id, 8, Vec::new(), std::iter::empty());
+    assert_eq!(refused, Err(ErrorCode::FetchSessionTopicIdError));
+    let foreign = sessions.begin(request(9, 1), 8, Vec::new(), std::iter::empty());
+    assert_eq!(foreign, Err(ErrorCode::FetchSessionIdNotFound));
+}
+
+#[test]
+fn closing_and_reopening_drop_the_named_session() {
+    for epoch in [-1, 0] {
+        let mut sessions = opened();
+        let asked = vec![(key(0), ASKED)];
+        sessions.begin(request(7, epoch), 8, asked, std::iter::empty()).expect("answers");
+        assert_eq!(resume(&mut sessions, 1), Err(ErrorCode::FetchSessionIdNotFound));
+    }
+}
+
+#[test]
+fn a_session_that_forgets_everything_is_gone() {
+    let mut sessions = opened();
+    let all = (0..3).map(key);
+    let (context, wanted) =
+        sessions.begin(request(7, 1), 8, Vec::new(), all).expect("answers");
+    assert_eq!((context, wanted.len()), (Context::Full, 0));
+    assert_eq!(resume(&mut sessions, 2), Err(ErrorCode::FetchSessionIdNotFound));
+}
+
+#[test]
+fn sessions_of_a_connection_are_bounded() {
+    let mut sessions = ConnectionSessions::default();
+    let opened = (1..100).filter(|id| {
+        let asked = vec![(key(0), ASKED)];
+        let begun = sessions.begin(request(0, 0), *id, asked, std::iter::empty());
+        matches!(begun, Ok((Context::Opened(_), _)))
+    });
+    assert_eq!(opened.count(), SESSIONS_MAX);
+}

@@ -1,0 +1,24 @@
+//! The Kafka protocol outside, stateless inside.
+//!
+//! # Architecture invariants
+//! - Only [`wire`] knows API keys and error codes.
+//! - This library sees only `aquifer_metadata::client`, never the Raft group.
+//! - Nothing here reads the environment; the binary does.
+
+pub mod wire;
+
+pub mod session;
+pub mod view;
+
+pub mod fetch;
+pub mod produce;
+
+pub mod placement;
+pub mod topic_config;
+
+pub mod admin_http;
+pub mod api;
+pub mod broker;
+pub mod config;
+pub mod metrics;
+pub mod server;

@@ -1,0 +1,41 @@
+//! The `aquifer` binary: reads the environment and builds the object graph of a role.
+
+mod roles;
+
+use std::process::ExitCode;
+
+use aquifer_agent::config::{Cli, Role};
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("AQUIFER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,aquifer=info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider was already installed");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("aquifer: cannot start its threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async {
+        match cli.role.unwrap_or(Role::Up(cli.flags)) {
+            Role::Up(flags) => roles::up::run(&flags).await,
+            _ => anyhow::bail!("soon"),
+        }
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("aquifer: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Counters of this agent, as Prometheus sees them. Labels are bounded: API names and purposes,
+//! never topics or clients.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// One API.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiLabel {
+    /// Kafka's name of the API.
+    pub api: &'static str,
+}
+
+/// Everything counted. Cloning shares the counters.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Open client connections.
+    pub connections: Gauge,
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Requests answered, by API.
+    pub requests: Family<ApiLabel, Counter>,
+    /// Connections closed because of what the client sent.
+    pub refused_frames: Counter,
+    /// Bytes of record batches accepted.
+    pub produced_bytes: Counter,
+    /// Bytes sent in Fetch answers.
+    pub fetched_bytes: Counter,
+}
+
+impl Metrics {
+    /// Registers all counters under `aquifer_`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("aquifer");
+        let Self { connections, accepted, requests, refused_frames, produced_bytes, .. } = self;
+        registry.register("connections", "Open client connections", connections.clone());
+        registry.register("connections_accepted", "Connections accepted", accepted.clone());
+        registry.register("requests", "Requests answered", requests.clone());
+        registry.register(
+            "frames_refused",
+            "Connections closed for bad bytes",
+            refused_frames.clone(),
+        );
+        registry.register("produced_bytes", "Record batch bytes accepted", produced_bytes.clone());
+        registry.register("fetched_bytes", "Bytes of Fetch answers", self.fetched_bytes.clone());
+    }
+}
+
+/// The registry as Prometheus reads it.
+pub fn render(registry: &Registry) -> String {
+    let mut text = String::new();
+    encode(&mut text, registry).expect("writing to a String cannot fail");
+    text
+}

@@ -1,0 +1,116 @@
+use aquifer_storage::model::{PartitionIndex, TopicId};
+
+use super::*;
+
+fn key(connection: u64, producer: Option<i64>) -> ChainKey {
+    ChainKey {
+        connection: ConnectionId::new(connection),
+        producer: producer.map(ProducerId::new),
+        partition: TopicPartition {
+            topic: TopicId::from_bytes([1; 16]),
+            partition: PartitionIndex::new(0),
+        },
+    }
+}
+
+fn at(epoch: i16, sequence: i32) -> Option<ChainPlace> {
+    let epoch = ProducerEpoch::new(epoch).unwrap();
+    Some(ChainPlace { epoch, sequence: Sequence::new(sequence).unwrap() })
+}
+
+#[test]
+fn a_batch_is_next_only_behind_assigned_predecessors() {
+    let mut chains = Chains::default();
+    let key = key(1, Some(7));
+    assert!(chains.admit(key, at(0, 0), BatchId(0)) && chains.admit(key, at(0, 1), BatchId(1)));
+    assert!(!chains.is_next(&key, BatchId(1)));
+    chains.assign(&key, BatchId(0));
+    assert!(chains.is_next(&key, BatchId(1)));
+    chains.sent(&key, BatchId(0));
+    assert!(chains.is_next(&key, BatchId(1)));
+}
+
+#[test]
+fn a_broken_chain_stays_broken_until_the_failed_sequence_arrives() {
+    let mut chains = Chains::default();
+    let key = key(1, Some(7));
+    for sequence in 0..3 {
+        assert!(chains.admit(key, at(0, sequence), BatchId(sequence as u64)));
+    }
+    assert_eq!(chains.fail(&key, BatchId(0), at(0, 0)), [BatchId(1), BatchId(2)]);
+    assert!(!chains.admit(key, at(0, 3), BatchId(3)));
+    assert!(!chains.admit(key, at(0, 1), BatchId(4)));
+    assert!(chains.admit(key, at(0, 0), BatchId(5)));
+    assert!(chains.admit(key, at(0, 1), BatchId(6)));
+}
+
+#[test]
+fn a_higher_epoch_or_a_new_connection_heals() {
+    let mut chains = Chains::default();
+    let old = key(1, Some(7));
+    chains.admit(old, at(0, 5), BatchId(0));
+    chains.fail(&old, BatchId(0), at(0, 5));
+    assert!(chains.admit(key(2, Some(7)), at(0, 6), BatchId(1)));
+    assert!(!chains.admit(old, at(0, 6), BatchId(2)));
+    assert!(chains.admit(old, at(1, 0), BatchId(3)));
+    assert!(chains.admit(old, at(1, 1), BatchId(4)));
+}
+
+#[test]
+fn an_earlier_failure_moves_the_break_back() {
+    let mut chains = Chains::default();
+    let key = key(1, Some(7));
+    chains.admit(key, at(0, 0), BatchId(0));
+    chains.assign(&key, BatchId(0));
+    chains.sent(&key, BatchId(0));
+    chains.admit(key, at(0, 1), BatchId(1));
+    chains.fail(&key, BatchId(1), at(0, 1));
+    chains.fail(&key, BatchId(0), at(0, 0));
+    assert!(!chains.admit(key, at(0, 1), BatchId(2)));
+    assert!(chains.admit(key, at(0, 0), BatchId(3)));
+}
+
+#[test]
+fn sequences_wrap_behind_a_break() {
+    let mut chains = Chains::default();
+    let key = key(1, Some(7));
+    chains.admit(key, at(0, i32::MAX), BatchId(0));
+    chains.fail(&key, BatchId(0), at(0, i32::MAX));
+    assert!(!chains.admit(key, at(0, 0), BatchId(1)));
+    assert!(chains.admit(key, at(0, i32::MAX), BatchId(2)));
+}
+
+#[test]
+fn without_a_producer_id_a_failure_breaks_nothing() {
+    let mut chains = Chains::default();
+    let key = key(1, None);
+    chains.admit(key, None, BatchId(0));
+    chains.admit(key, None, BatchId(1));
+    assert_eq!(chains.fail(&key, BatchId(0), None), []);
+    assert!(chains.is_next(&key, BatchId(1)));
+}
+
+#[test]
+fn a_chain_waits_for_what_an_earlier_session_left_undecided() {
+    let mut chains = Chains::default();
+    let key = key(1, Some(7));
+    chains.hold(&key);
+    chains.admit(key, at(0, 1), BatchId(1));
+    assert!(!chains.is_next(&key, BatchId(1)));
+    chains.release(&key);
+    assert!(chains.is_next(&key, BatchId(1)));
+}
+
+#[test]
+fn a_closed_connection_leaves_nothing_behind() {
+    let mut chains = Chains::default();
+    for (connection, sequence) in [(1, 0), (2, 0)] {
+        let key = key(connection, Some(7));
+        chains.admit(key, at(0, sequence), BatchId(connection));
+        chains.fail(&key, BatchId(connection), at(0, sequence));
+    }
+    chains.close(ConnectionId::new(1));
+    assert_eq!(chains.len(), 1);
+    chains.close(ConnectionId::new(2));
+    assert_eq!(chains.len(), 0);
+}

@@ -1,0 +1,34 @@
+//! `aquifer agent`: a stateless agent that reaches metadata over gRPC.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use aquifer_agent::config::{self, Flags};
+use aquifer_metadata::client::remote::{RemoteClient, RemoteConfig};
+use aquifer_storage::seam::system;
+
+use super::{bucket, parts, signals};
+
+pub async fn run(flags: &Flags) -> anyhow::Result<()> {
+    let settings = config::load(flags)?;
+    let seams = system::seams();
+    let shutdown = signals::shutdown()?;
+    let addresses: Vec<String> = settings
+        .metadata
+        .split(',')
+        .map(|address| address.trim().to_owned())
+        .filter(|address| !address.is_empty())
+        .collect();
+    if addresses.is_empty() {
+        anyhow::bail!("--metadata ADDR[,ADDR...] is missing: an agent needs a metadata node");
+    }
+    for address in &addresses {
+        config::parse_host_port(address).map_err(anyhow::Error::msg).context("--metadata")?;
+    }
+    let store = bucket::open(&settings, &seams)?;
+    let remote = RemoteConfig { addresses, ..RemoteConfig::default() };
+    let metadata = Arc::new(RemoteClient::new(remote, seams.clone()));
+    let agent = parts::Agent::start(settings, metadata, store, seams).await?;
+    agent.announce("agent");
+    agent.run(shutdown).await
+}

@@ -1,0 +1,73 @@
+//! Opens the object store a role was told to use, with credentials where AWS SDK users put them.
+
+use std::{env, sync::Arc};
+
+use anyhow::Context;
+use aquifer_agent::config::Settings;
+use aquifer_storage::{
+    seam::Seams,
+    store::{
+        Store,
+        file::FileStore,
+        hedge::HedgedStore,
+        memory::MemoryStore,
+        metered::{MeteredStore, StoreCounters},
+        retry::{RetryPolicy, RetryingStore},
+        s3::{S3Options, S3Store},
+        url::StoreUrl,
+    },
+};
+
+/// The store, decorated, and what a banner says of it.
+#[derive(Clone)]
+pub struct Bucket {
+    /// Retried, hedged and counted.
+    pub store: Arc<dyn Store>,
+    /// Requests by kind.
+    pub counters: StoreCounters,
+    /// How it is reached.
+    pub url: StoreUrl,
+}
+
+/// Opens the store of `settings`. Sends nothing yet.
+pub fn open(settings: &Settings, seams: &Seams) -> anyhow::Result<Bucket> {
+    let url = StoreUrl::parse(&settings.store_url()).context("--store")?;
+    let (store, counters): (Arc<dyn Store>, _) = match &url {
+        StoreUrl::Memory => decorate(MemoryStore::new(), seams),
+        StoreUrl::File { path } => {
+            let store = FileStore::open(path)
+                .with_context(|| format!("--store: cannot use the folder {}", path.display()))?;
+            decorate(store, seams)
+        }
+        StoreUrl::S3 { bucket, prefix } => {
+            decorate(S3Store::new(&s3_options(bucket, prefix)).context("--store")?, seams)
+        }
+    };
+    Ok(Bucket { store, counters, url })
+}
+
+fn decorate<S: Store>(store: S, seams: &Seams) -> (Arc<dyn Store>, StoreCounters) {
+    // Counted innermost: retries and hedges cost requests too.
+    let metered = MeteredStore::new(store);
+    let counters = metered.counters();
+    let hedged = HedgedStore::new(metered, seams.clone());
+    let store = RetryingStore::new(hedged, RetryPolicy::default(), seams.clone());
+    (Arc::new(store), counters)
+}
+
+/// The AWS SDK's variables, the service-specific endpoint first.
+fn s3_options(bucket: &str, prefix: &str) -> S3Options {
+    let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let endpoint = variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
+    S3Options {
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+        allow_http: endpoint.as_ref().is_some_and(|url| url.starts_with("http://")),
+        endpoint,
+        region: variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")),
+        access_key_id: variable("AWS_ACCESS_KEY_ID"),
+        secret_access_key: variable("AWS_SECRET_ACCESS_KEY"),
+        session_token: variable("AWS_SESSION_TOKEN"),
+        virtual_hosted: variable("AQUIFER_S3_VIRTUAL_HOSTED").is_some_and(|text| text == "true"),
+    }
+}

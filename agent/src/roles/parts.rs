@@ -1,0 +1,292 @@
+//! The parts of a running agent, and starting a metadata node: used by more than one role.
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use anyhow::Context;
+use aquifer_agent::{
+    admin_http::{self, Readiness},
+    broker::Broker,
+    config::Settings,
+    fetch::{FetchDeps, FetchLimits, Fetcher},
+    metrics::Metrics,
+    produce::{
+        FlushLimits, Producer, ProducerConfig, ProducerDeps, PutBudget, WriteThrough,
+    },
+    server::listener,
+    session::{Session, SessionConfig},
+    view::View,
+};
+use aquifer_metadata::{
+    client::Metadata,
+    machine::Genesis,
+    node::{MetadataNode, NodeConfig, Tuning, folder},
+};
+use aquifer_storage::{
+    budget::Budgets,
+    cache::{ObjectReader, memory::MokaCache},
+    claim::{Claim, ClaimFailed, claim_prefix},
+    format::cluster_file::ClusterFile,
+    model::{Lineage, ObjectName},
+    seam::Seams,
+    store::url::StoreUrl,
+};
+use bytes::Bytes;
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+use super::bucket::Bucket;
+
+/// What `up` may hold; a dedicated agent asks for more with `--memory`.
+const MEMORY_BYTES_DEFAULT: u64 = 512 << 20;
+
+/// PUTs per second that a bucket bill is safe with, and that a local disk does not feel.
+const PUTS_PER_SECOND: (u32, u32) = (10, 50);
+const PUT_BURST: u32 = 100;
+
+/// Starts the metadata node of `settings.data`, with a new identity when the folder is new.
+pub async fn start_node(settings: &Settings, seams: &Seams) -> anyhow::Result<MetadataNode> {
+    let genesis = match folder::read_identity(&settings.data).context("--data")? {
+        Some(found) => Genesis { cluster_id: found.cluster_id, lineage: found.lineage },
+        None => {
+            let mut id = [0; 16];
+            seams.rng.fill(&mut id);
+            let lineage = Lineage { number: 0, nonce: seams.rng.next_u64() };
+            Genesis { cluster_id: cluster_id(id), lineage }
+        }
+    };
+    let config = NodeConfig {
+        node_id: settings.id,
+        data_dir: settings.data.clone(),
+        genesis,
+        tuning: Tuning::default(),
+    };
+    MetadataNode::start(config, seams.clone()).await.context("--data")
+}
+
+/// 22 characters of URL-safe base64, as Kafka writes its cluster ids.
+fn cluster_id(bytes: [u8; 16]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let number = u128::from_be_bytes(bytes);
+    // 128 bits are 21 digits of 6 bits and one of 2, which base64 pads on the right.
+    let digit = |place: u32| match place {
+        21 => (number << 4) as usize & 63,
+        _ => (number >> (122 - 6 * place)) as usize & 63,
+    };
+    (0..22).map(|place| char::from(ALPHABET[digit(place)])).collect()
+}
+
+/// Claims the bucket's prefix for the node's cluster, or refuses to touch another's data. Waits
+/// for a store that is down: only an answer can refuse.
+pub async fn claim(
+    settings: &Settings,
+    bucket: &Bucket,
+    _node: &MetadataNode,
+    seams: &Seams,
+) -> anyhow::Result<()> {
+    let identity = folder::read_identity(&settings.data)
+        .context("--data")?
+        .context("a started node has an identity")?;
+    let mine =
+        ClusterFile { cluster_id: identity.cluster_id.clone(), lineage: identity.lineage };
+    loop {
+        match claim_prefix(bucket.store.as_ref(), &mine).await {
+            Ok(Claim::Claimed | Claim::Ours) => return Ok(()),
+            Ok(Claim::Foreign { cluster_id }) => anyhow::bail!(
+                "{} belongs to cluster {cluster_id}, and {} to cluster {}: give the data folder of \
+                 that cluster, or another --store prefix (restoring a lost data folder from the \
+                 bucket is not there yet)",
+                settings.store_url(),
+                settings.data.display(),
+                identity.cluster_id
+            ),
+            Ok(Claim::NewerLineage { .. }) => anyhow::bail!(
+                "{} was restored into a newer lineage: {} is an old copy and must not be used",
+                settings.store_url(),
+                settings.data.display()
+            ),
+            Ok(Claim::OlderLineage { found }) => anyhow::bail!(
+                "{} is still at lineage {}, {} is a later one: finish the restore first",
+                settings.store_url(),
+                found.lineage,
+                settings.data.display()
+            ),
+            Err(error @ ClaimFailed::File { .. }) => return Err(error.into()),
+            Err(error @ ClaimFailed::Store { .. }) => {
+                tracing::warn!(%error, "cannot claim the bucket yet, trying again");
+                seams.sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// A started agent.
+pub struct Agent {
+    broker: Arc<Broker>,
+    settings: Settings,
+    bucket: Bucket,
+    kafka: TcpListener,
+    readiness: watch::Sender<Readiness>,
+    /// Cancelled last: stops the background services.
+    services: CancellationToken,
+}
+
+impl Agent {
+    /// Binds HTTP at once, registers, waits for the catalog, then binds Kafka. Waits for ever for
+    /// metadata and store; fails only for the configuration.
+    pub async fn start(
+        settings: Settings,
+        metadata: Arc<dyn Metadata>,
+        bucket: Bucket,
+        seams: Seams,
+    ) -> anyhow::Result<Self> {
+        let services = CancellationToken::new();
+        let metrics = Arc::new(Metrics::default());
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let starting = Readiness::NotReady("connecting to metadata".to_owned());
+        let (readiness, ready) = watch::channel(starting);
+        let http = admin_http::bind(settings.http)
+            .await
+            .with_context(|| format!("--http {}", settings.http))?;
+        let stop = services.clone().cancelled_owned();
+        seams.spawn("http", admin_http::serve(http, ready, Arc::new(registry), stop));
+
+        let (view, service) = View::new(Arc::clone(&metadata), seams.clone());
+        seams.spawn("view", service.run(services.clone().cancelled_owned()));
+        let config =
+            SessionConfig { advertised: settings.advertised(), zone: settings.zone.clone() };
+        let (session, service) = Session::new(config, Arc::clone(&metadata), seams.clone());
+        seams.spawn("session", service.run(services.clone().cancelled_owned()));
+        session.registered().await;
+        view.ready().await;
+        view.fresh().await.ok(); // The catalog then lists this agent; clients retry if it cannot.
+
+        let memory = settings.memory.map_or(MEMORY_BYTES_DEFAULT, |size| size.0);
+        let budgets = Arc::new(Budgets::split(memory));
+        let (tail, history) = MokaCache::pair(budgets.cache.capacity_bytes());
+        let store = Arc::clone(&bucket.store);
+        let reader = ObjectReader::new(store, Arc::new(tail), Arc::new(history));
+        let lineage = view.catalog().lineage.context("the catalog names the lineage")?;
+        let config = ProducerConfig { limits: flush_limits(&settings, &bucket), lineage };
+        let deps = ProducerDeps {
+            store: Arc::clone(&bucket.store),
+            metadata: Arc::clone(&metadata),
+            session: session.clone(),
+            written: Arc::new(CacheWrites { reader: reader.clone(), seams: seams.clone() }),
+            seams: seams.clone(),
+        };
+        let (producer, service) = Producer::new(config, deps);
+        seams.spawn("producer", service.run(services.clone().cancelled_owned()));
+        let limits = FetchLimits {
+            response_bytes_max: settings.options.fetch_bytes_max,
+            ..FetchLimits::default()
+        };
+        let deps = FetchDeps {
+            metadata: Arc::clone(&metadata),
+            view: view.clone(),
+            reader,
+            budget: budgets.fetch.clone(),
+            seams: seams.clone(),
+        };
+        let fetcher = Fetcher::new(deps, limits);
+        let kafka = TcpListener::bind(settings.kafka)
+            .await
+            .with_context(|| format!("--kafka {}", settings.kafka))?;
+        let broker = Arc::new(Broker {
+            metadata,
+            view,
+            session,
+            producer,
+            fetcher,
+            budgets,
+            seams,
+            metrics,
+            options: settings.options.clone(),
+            num_partitions: settings.num_partitions,
+            zone: settings.zone.clone(),
+            connections: AtomicU64::new(0),
+            group_requests: AtomicU64::new(0),
+        });
+        readiness.send_replace(Readiness::Ready);
+        Ok(Self { broker, settings, bucket, kafka, readiness, services })
+    }
+
+    /// Says what runs where, what it may cost, and what to type next.
+    pub fn announce(&self, role: &str) {
+        let Self { settings, bucket, .. } = self;
+        let advertised = settings.advertised();
+        println!("Aquifer {} ({role}) is ready", env!("CARGO_PKG_VERSION"));
+        println!(
+            "  Kafka     {} (clients are told {}:{})",
+            settings.kafka, advertised.host, advertised.port
+        );
+        println!("  health    http://{}/readyz, /metrics", settings.http);
+        println!("  bucket    {}", settings.store_url());
+        let puts = puts_per_second(settings, bucket);
+        match bucket.url {
+            StoreUrl::S3 { .. } => {
+                let dollars = f64::from(puts) * 2_592_000.0 * 5e-6;
+                println!(
+                    "  cost      at most {puts} PUT/s outside full objects: up to ${dollars:.0} a month at S3 list prices; idle costs nothing"
+                );
+            }
+            StoreUrl::File { .. } => println!("  cost      none: a local folder, fsynced"),
+            StoreUrl::Memory => println!("  cost      none, and NOTHING SURVIVES this process"),
+        }
+        println!();
+        println!("  try       echo hello | kcat -b {} -P -t first", settings.kafka);
+        println!("            kcat -b {} -C -t first -o beginning -e", settings.kafka);
+    }
+
+    /// Serves until `shutdown`, then drains: readiness flips, listeners close, what was read is
+    /// answered, buffers are flushed and committed.
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let Self { broker, settings, kafka, readiness, services, .. } = self;
+        let accepting = CancellationToken::new();
+        let serve = listener::run(kafka, Arc::clone(&broker), accepting.clone());
+        let drain = async {
+            shutdown.cancelled().await;
+            readiness.send_replace(Readiness::NotReady("draining".to_owned()));
+            broker.seams.sleep(Duration::from_millis(settings.options.drain_delay_ms)).await;
+            accepting.cancel();
+        };
+        tokio::join!(serve, drain);
+        broker.producer.drain().await;
+        broker.session.end().await;
+        services.cancel();
+        Ok(())
+    }
+}
+
+fn puts_per_second(settings: &Settings, bucket: &Bucket) -> u32 {
+    let (on_bucket, on_folder) = PUTS_PER_SECOND;
+    let default = if matches!(bucket.url, StoreUrl::S3 { .. }) { on_bucket } else { on_folder };
+    settings.options.puts_per_second.unwrap_or(default)
+}
+
+fn flush_limits(settings: &Settings, bucket: &Bucket) -> FlushLimits {
+    let per_second = puts_per_second(settings, bucket);
+    FlushLimits {
+        object_bytes: settings.options.object_bytes as u64,
+        interval: Duration::from_millis(settings.options.flush_interval_ms),
+        put_budget: PutBudget { per_second, burst: PUT_BURST },
+        ..FlushLimits::default()
+    }
+}
+
+/// Puts what was just written into the tail cache, so that its readers need no GET.
+struct CacheWrites {
+    reader: ObjectReader,
+    seams: Seams,
+}
+
+impl WriteThrough for CacheWrites {
+    fn written(&self, name: ObjectName, body: &[Bytes]) {
+        let (reader, body) = (self.reader.clone(), body.to_vec());
+        self.seams.spawn("write-through", async move { reader.insert_written(name, &body).await });
+    }
+}

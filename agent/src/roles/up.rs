@@ -1,0 +1,26 @@
+//! `aquifer up`: one metadata voter and one agent in one process, without loopback gRPC.
+
+use std::sync::Arc;
+
+use aquifer_agent::config::{self, Flags};
+use aquifer_storage::seam::system;
+
+use super::{bucket, parts, signals};
+
+pub async fn run(flags: &Flags) -> anyhow::Result<()> {
+    let settings = config::load(flags)?;
+    let seams = system::seams();
+    let shutdown = signals::shutdown()?;
+    let store = bucket::open(&settings, &seams)?;
+    let node = parts::start_node(&settings, &seams).await?;
+    parts::claim(&settings, &store, &node, &seams).await?;
+    let metadata = Arc::new(node.client());
+    let agent = parts::Agent::start(settings, metadata, store, seams).await?;
+    agent.announce("up");
+    let ended = tokio::select! {
+        ended = agent.run(shutdown) => ended,
+        fatal = node.fatal() => Err(anyhow::anyhow!("metadata node stopped: {fatal}")),
+    };
+    node.shutdown().await;
+    ended
+}

@@ -1,0 +1,236 @@
+//! The task that follows the watch stream, for ever.
+
+use std::{future::Future, ops::ControlFlow, sync::Arc, sync::PoisonError, time::Duration};
+
+use aquifer_metadata::{
+    client::WatchStream,
+    watch::{WatchEvent, WatchRequest},
+};
+use aquifer_storage::{
+    model::{LogIndex, TopicPartition},
+    seam::MonoTime,
+};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+
+use super::{
+    Interest, PartitionSnapshot, Shared, lock, take_requests,
+    window::{Advance, Merge, merge_advance, merge_state},
+};
+use crate::session::backoff::Backoff;
+
+/// A node says something each 250 ms; one silent for this long is not there.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// How often idle watches are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Follows the stream; see [`super::View`].
+pub struct ViewService {
+    shared: Arc<Shared>,
+}
+
+impl ViewService {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Follows metadata until `shutdown` completes.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the view where it is; the handles keep answering.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        tokio::select! {
+            () = shutdown => {}
+            () = self.follow() => {}
+        }
+    }
+
+    async fn follow(&self) {
+        let mut backoff = Backoff::new(self.shared.seams.clone());
+        loop {
+            let seen = *self.shared.applied.borrow();
+            match self.shared.metadata.open_watch(seen).await {
+                Ok(stream) => {
+                    self.rewatch_all();
+                    if self.follow_stream(stream).await {
+                        backoff.reset();
+                    }
+                    debug!(%seen, "watch stream ended");
+                }
+                Err(error) => {
+                    if backoff.is_line_due() {
+                        warn!(%error, "watch stream cannot be opened, retrying");
+                    }
+                }
+            }
+            backoff.pause().await;
+        }
+    }
+
+    /// Follows one stream to its end; whether it told anything.
+    async fn follow_stream(&self, mut stream: WatchStream) -> bool {
+        let clock = &self.shared.seams.clock;
+        let mut unsent: Vec<WatchRequest> = Vec::new();
+        let mut told = false;
+        let mut sweep_at = clock.mono() + SWEEP_EVERY;
+        loop {
+            if unsent.is_empty() {
+                unsent = take_requests(&mut lock(&self.shared.interest).pending);
+                unsent.reverse(); // Sent from the back.
+            }
+            let silence = clock.sleep_until(clock.mono() + SILENCE_MAX);
+            let step = tokio::select! {
+                event = stream.events.recv() => match event {
+                    Some(event) => {
+                        told = true;
+                        self.take(event);
+                        ControlFlow::Continue(())
+                    }
+                    None => ControlFlow::Break(()),
+                },
+                sent = send_next(&stream.requests, &mut unsent) => sent,
+                () = self.shared.interested.notified(), if unsent.is_empty() => {
+                    ControlFlow::Continue(())
+                }
+                () = silence => ControlFlow::Break(()),
+            };
+            if step.is_break() {
+                return told;
+            }
+            let now = clock.mono();
+            if sweep_at <= now {
+                sweep_at = now + SWEEP_EVERY;
+                sweep(&mut lock(&self.shared.interest), now);
+            }
+        }
+    }
+
+    /// A new stream knows nothing of the old one's watches.
+    fn rewatch_all(&self) {
+        let mut interest = lock(&self.shared.interest);
+        let Interest { partitions, groups, pending } = &mut *interest;
+        pending.partitions = partitions.keys().map(|key| (*key, true)).collect();
+        pending.groups = groups.keys().map(|key| (key.clone(), true)).collect();
+    }
+
+    fn take(&self, event: WatchEvent) {
+        self.shared.heard();
+        match event {
+            WatchEvent::Applied(index) => self.advance(index),
+            WatchEvent::PartitionState(state) => {
+                self.merge(state.partition, |held| merge_state(held, state));
+            }
+            WatchEvent::PartitionAdvanced {
+                partition,
+                from_index,
+                index,
+                from,
+                runs,
+                pointers,
+            } => {
+                let advance = Advance { from_index, index, from, runs, pointers };
+                self.merge(partition, |held| merge_advance(held, advance));
+            }
+            WatchEvent::PartitionGone(partition, index) => {
+                self.merge(partition, |held| match held {
+                    PartitionSnapshot::Known(held) if index < held.index => Merge::Keep,
+                    _ => Merge::Replace(PartitionSnapshot::Gone),
+                });
+            }
+            WatchEvent::Group { group, version } => {
+                if let Some(watched) = lock(&self.shared.interest).groups.get(&group) {
+                    tell(&watched.value, Some(version));
+                }
+            }
+            catalog => self.take_catalog(catalog),
+        }
+    }
+
+    fn take_catalog(&self, event: WatchEvent) {
+        let mut index = self.shared.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            WatchEvent::Catalog(catalog) => {
+                index.replace(catalog);
+                drop(index);
+                tell(&self.shared.complete, true);
+            }
+            WatchEvent::Topic(topic) => index.put_topic(topic),
+            WatchEvent::TopicGone(topic) => index.drop_topic(topic),
+            WatchEvent::Nodes(nodes) => index.replace_nodes(nodes),
+            WatchEvent::Applied(_)
+            | WatchEvent::PartitionState(_)
+            | WatchEvent::PartitionAdvanced { .. }
+            | WatchEvent::PartitionGone(..)
+            | WatchEvent::Group { .. } => {}
+        }
+    }
+
+    fn advance(&self, index: LogIndex) {
+        self.shared.applied.send_if_modified(|applied| {
+            let newer = *applied < index;
+            if newer {
+                *applied = index;
+            }
+            newer
+        });
+    }
+
+    fn merge(&self, partition: TopicPartition, merge: impl FnOnce(&PartitionSnapshot) -> Merge) {
+        let mut interest = lock(&self.shared.interest);
+        let Some(watched) = interest.partitions.get(&partition) else { return };
+        let outcome = merge(&watched.value.borrow());
+        match outcome {
+            Merge::Keep => {}
+            Merge::Replace(snapshot) => tell(&watched.value, snapshot),
+            Merge::Resync => {
+                debug!(%partition, "a push was missed, watching again");
+                interest.pending.partitions.insert(partition, true);
+            }
+        }
+    }
+}
+
+/// Wakes waiters only when the value differs.
+fn tell<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+    sender.send_if_modified(|held| {
+        let differs = *held != value;
+        *held = value;
+        differs
+    });
+}
+
+/// Sends the last of `unsent`; waits for ever when there is none.
+async fn send_next(
+    requests: &mpsc::Sender<WatchRequest>,
+    unsent: &mut Vec<WatchRequest>,
+) -> ControlFlow<()> {
+    if unsent.is_empty() {
+        return std::future::pending().await;
+    }
+    match requests.reserve().await {
+        Ok(permit) => {
+            permit.send(unsent.pop().expect("checked above, and only this task takes from it"));
+            ControlFlow::Continue(())
+        }
+        Err(_) => ControlFlow::Break(()),
+    }
+}
+
+/// Drops watches nobody has used for a while.
+pub(super) fn sweep(interest: &mut Interest, now: MonoTime) {
+    let Interest { partitions, groups, pending } = interest;
+    partitions.retain(|key, watched| {
+        let idle = watched.is_idle(now);
+        if idle {
+            pending.partitions.insert(*key, false);
+        }
+        !idle
+    });
+    groups.retain(|key, watched| {
+        let idle = watched.is_idle(now);
+        if idle {
+            pending.groups.insert(key.clone(), false);
+        }
+        !idle
+    });
+}

@@ -1,0 +1,211 @@
+use aquifer_metadata::{
+    machine::effect::{Pointers, Run},
+    watch::{WINDOW_RUNS_MAX, WatchEvent},
+};
+use aquifer_storage::{
+    model::{
+        LeaderEpoch, Lineage, ObjectName, ObjectSeq, Offset, OffsetRange, PartitionIndex,
+        SessionId, Timestamp,
+    },
+    seam::system,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    window::{Advance, Merge, merge_advance, merge_state},
+    *,
+};
+use crate::produce::testing::{ModelMetadata, WatchEnd};
+
+fn partition() -> TopicPartition {
+    TopicPartition { topic: TopicId::from_bytes([1; 16]), partition: PartitionIndex::new(0) }
+}
+
+fn offset(value: i64) -> Offset {
+    Offset::new(value).unwrap()
+}
+
+/// A row over `[base, next)`.
+fn run(base: i64, next: i64) -> Run {
+    let lineage = Lineage { number: 1, nonce: 1 };
+    let (session, seq) = (SessionId::new(1), ObjectSeq::new(0));
+    Run {
+        offsets: OffsetRange { base: offset(base), next: offset(next) },
+        object: ObjectName { lineage, session, seq, merged: false },
+        object_bytes: 100,
+        position: 0,
+        length: 10,
+        max_timestamp: Timestamp::NONE,
+        offsets_final: false,
+    }
+}
+
+fn pointers(log_start: i64, high_watermark: i64) -> Pointers {
+    Pointers {
+        log_start: offset(log_start),
+        last_stable: offset(high_watermark),
+        high_watermark: offset(high_watermark),
+        leader_epoch: LeaderEpoch::new(1),
+    }
+}
+
+fn state(index: u64, runs: Vec<Run>, high_watermark: i64) -> PartitionState {
+    let index = LogIndex::new(index);
+    PartitionState { partition: partition(), index, runs, pointers: pointers(0, high_watermark) }
+}
+
+fn known(state: PartitionState) -> PartitionSnapshot {
+    PartitionSnapshot::Known(Arc::new(state))
+}
+
+fn advance(from_index: u64, index: u64, runs: Vec<Run>) -> Advance {
+    let from = runs[0].offsets.base;
+    let high_watermark = runs[runs.len() - 1].offsets.next.value();
+    Advance {
+        from_index: LogIndex::new(from_index),
+        index: LogIndex::new(index),
+        from,
+        runs,
+        pointers: pointers(0, high_watermark),
+    }
+}
+
+#[test]
+fn an_advance_replaces_the_rows_from_its_base_on() {
+    let held = known(state(5, vec![run(0, 3), run(3, 5)], 5));
+    let merged = merge_advance(&held, advance(5, 6, vec![run(3, 8), run(8, 9)]));
+    let expected = state(6, vec![run(0, 3), run(3, 8), run(8, 9)], 9);
+    assert_eq!(merged, Merge::Replace(known(expected)));
+}
+
+#[test]
+fn a_gap_is_answered_by_watching_again() {
+    let held = known(state(5, vec![run(0, 3)], 3));
+    assert_eq!(merge_advance(&held, advance(6, 7, vec![run(3, 4)])), Merge::Resync);
+}
+
+#[test]
+fn old_news_changes_nothing() {
+    let held = known(state(5, vec![run(0, 3)], 3));
+    assert_eq!(merge_advance(&held, advance(3, 5, vec![run(0, 3)])), Merge::Keep);
+    assert_eq!(merge_state(&held, state(4, vec![run(0, 2)], 2)), Merge::Keep);
+    assert_eq!(merge_state(&held, state(6, vec![run(0, 2)], 2)), Merge::Keep);
+}
+
+#[test]
+fn a_window_keeps_the_last_rows_only() {
+    let mut held = known(state(0, vec![], 0));
+    for index in 1..200 {
+        let base = index as i64 - 1;
+        match merge_advance(&held, advance(index - 1, index, vec![run(base, base + 1)])) {
+            Merge::Replace(snapshot) => held = snapshot,
+            other => panic!("{other:?}"),
+        }
+    }
+    let PartitionSnapshot::Known(state) = held else { panic!("it was known before") };
+    assert_eq!(state.runs.len(), WINDOW_RUNS_MAX);
+    assert_eq!(state.runs.last(), Some(&run(198, 199)));
+}
+
+fn view() -> (View, Arc<ModelMetadata>, mpsc::Receiver<WatchEnd>) {
+    let seams = system::seams();
+    let (metadata, opened) = ModelMetadata::new(seams.clone());
+    let (view, service) = View::new(metadata.clone(), seams.clone());
+    seams.spawn("view", service.run(std::future::pending()));
+    (view, metadata, opened)
+}
+
+fn topic(byte: u8, name: &str) -> Arc<CatalogTopic> {
+    Arc::new(CatalogTopic {
+        id: TopicId::from_bytes([byte; 16]),
+        name: name.to_owned(),
+        partitions: 1,
+        replication_factor: 1,
+        configs: BTreeMap::new(),
+    })
+}
+
+#[tokio::test]
+async fn the_catalog_is_complete_and_follows_its_deltas() {
+    let (view, _, mut opened) = view();
+    let end = opened.recv().await.unwrap();
+    end.events.send(WatchEvent::Catalog(Arc::default())).await.unwrap();
+    view.ready().await;
+    assert_eq!(view.topic_by_name("a"), None);
+    end.events.send(WatchEvent::Topic(topic(1, "a"))).await.unwrap();
+    end.events.send(WatchEvent::Topic(topic(2, "b"))).await.unwrap();
+    end.events.send(WatchEvent::TopicGone(TopicId::from_bytes([2; 16]))).await.unwrap();
+    end.events.send(WatchEvent::Applied(LogIndex::new(9))).await.unwrap();
+    view.wait_applied(LogIndex::new(9)).await;
+    assert_eq!(view.topic_by_name("a"), Some(topic(1, "a")));
+    assert_eq!(view.topic_by_name("b"), None);
+}
+
+#[tokio::test]
+async fn a_new_stream_is_asked_for_everything_watched_and_never_goes_back() {
+    let (view, _, mut opened) = view();
+    let mut end = opened.recv().await.unwrap();
+    let mut watch = view.watch(partition());
+    assert_eq!(end.requests.recv().await, Some(WatchRequest::Watch(partition())));
+    let told = state(7, vec![run(0, 3)], 3);
+    end.events.send(WatchEvent::PartitionState(told.clone())).await.unwrap();
+    end.events.send(WatchEvent::Applied(LogIndex::new(7))).await.unwrap();
+    assert_eq!(watch.known().await.as_deref(), Some(&told));
+    view.wait_applied(LogIndex::new(7)).await;
+    drop(end);
+    let mut end = opened.recv().await.unwrap();
+    assert_eq!(end.seen, LogIndex::new(7));
+    assert_eq!(end.requests.recv().await, Some(WatchRequest::Watch(partition())));
+    let older = WatchEvent::PartitionState(state(6, vec![run(0, 2)], 2));
+    end.events.send(older).await.unwrap();
+    end.events.send(WatchEvent::Applied(LogIndex::new(8))).await.unwrap();
+    view.wait_applied(LogIndex::new(8)).await;
+    assert_eq!(watch.current(), known(told));
+}
+
+#[tokio::test]
+async fn a_group_watch_wakes_when_the_version_passes() {
+    let (view, _, mut opened) = view();
+    let mut end = opened.recv().await.unwrap();
+    let mut watch = view.watch_group("g");
+    assert_eq!(end.requests.recv().await, Some(WatchRequest::WatchGroup("g".to_owned())));
+    for version in [3, 4] {
+        let event = WatchEvent::Group { group: "g".to_owned(), version };
+        end.events.send(event).await.unwrap();
+    }
+    assert_eq!(watch.passed(3).await, 4);
+}
+
+#[tokio::test]
+async fn a_fresh_view_has_applied_an_index_read_after_the_call() {
+    let (view, _, mut opened) = view();
+    let end = opened.recv().await.unwrap();
+    let tell = async {
+        end.events.send(WatchEvent::Applied(LogIndex::new(5))).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let both = async { tokio::join!(view.fresh(), view.fresh()) };
+    tokio::select! {
+        (first, second) = both => {
+            assert_eq!(first, second, "one round serves everybody who waits");
+            assert_eq!(view.applied(), LogIndex::new(5));
+        }
+        () = tell => {}
+    }
+}
+
+#[test]
+fn an_unused_watch_is_dropped_after_a_while() {
+    let (metadata, _) = ModelMetadata::new(system::seams());
+    let (view, _service) = View::new(metadata, system::seams());
+    let watch = view.watch(partition());
+    let later = view.shared.seams.clock.mono() + UNWATCH_AFTER * 2;
+    let mut interest = lock(&view.shared.interest);
+    follow::sweep(&mut interest, later);
+    assert!(interest.partitions.contains_key(&partition()), "it is in use");
+    drop(interest);
+    drop(watch);
+    let mut interest = lock(&view.shared.interest);
+    follow::sweep(&mut interest, later);
+    assert_eq!(take_requests(&mut interest.pending), [WatchRequest::Unwatch(partition())]);
+}

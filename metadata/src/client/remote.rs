@@ -1,0 +1,376 @@
+//! [`Metadata`] over gRPC: one connection at a time, to whichever node answers.
+//!
+//! # Invariants
+//! - A command is sent again by itself only when a node said that it had no effect, or when it
+//!   never left. Everything else is `Indefinite`, whatever the transport calls it.
+//! - Calls without effects are tried at another node as long as their deadline allows.
+
+mod connection;
+mod streams;
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use aquifer_storage::{
+    error::Outcome,
+    model::{LogIndex, SessionId, Timestamp},
+    seam::Seams,
+};
+use async_trait::async_trait;
+use prost::Message;
+use tonic::{Code, ConnectError, Status, transport::Channel};
+
+use self::connection::Connections;
+use super::{CallError, CommitStream, Heartbeat, Metadata, WatchStream};
+use crate::{
+    codec::{
+        answer_from_proto, applied_reply_from_proto, command_to_proto, query_to_proto,
+    },
+    machine::{
+        LEVEL,
+        command::{AppliedReply, Command},
+        query::{Answer, Query},
+    },
+    proto::{
+        self, Refusal, heartbeat_reply::Reply as HeartbeatKind, metadata_client::MetadataClient,
+        propose_reply::Reply as ProposeKind, query_reply::Reply as QueryKind,
+        read_index_reply::Reply as ReadIndexKind, refusal::Kind,
+    },
+};
+
+/// A node takes no larger message: the largest command and what surrounds it.
+pub const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// A client takes no larger message: a catalog of hundreds of thousands of topics.
+pub const REPLY_BYTES_MAX: usize = 64 << 20;
+/// Bytes under way on one stream: one commit part never waits for another's window.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes under way on one connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// What surrounds a command in its message.
+const ENVELOPE_BYTES_MAX: usize = 1024;
+/// Times a call is tried, at least: the first try may find a connection that just broke.
+const TRIES_MIN: usize = 2;
+
+/// Where the metadata nodes are.
+#[derive(Clone, Debug)]
+pub struct RemoteConfig {
+    /// `host:port` of each node.
+    pub addresses: Vec<String>,
+    /// The cluster they must be of; without it, it is learned from the first reply.
+    pub cluster_id: Option<String>,
+    /// How long a call may take, connecting and further tries included.
+    pub deadline: Duration,
+}
+
+impl Default for RemoteConfig {
+    fn default() -> Self {
+        Self { addresses: Vec::new(), cluster_id: None, deadline: Duration::from_secs(5) }
+    }
+}
+
+/// The metadata of a cluster over the network. Cheap to clone.
+#[derive(Clone)]
+pub struct RemoteClient {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    connections: Connections,
+    cluster_id: OnceLock<String>,
+    deadline: Duration,
+    /// Named by the watch stream, so that its end makes the session absent.
+    session: Mutex<Option<SessionId>>,
+    seams: Seams,
+}
+
+type Grpc = MetadataClient<Channel>;
+
+/// What was called, and what its failure may leave behind.
+#[derive(Clone, Copy)]
+struct Call {
+    name: &'static str,
+    has_effect: bool,
+}
+
+/// A reply as it was heard: whose it is, and what it says; `None` when that cannot be read.
+struct Heard<T> {
+    cluster_id: String,
+    reply: Option<Result<T, Refusal>>,
+}
+
+/// One try of a call that gave no answer.
+struct Failed {
+    error: CallError,
+    /// Another node, or the same one again, may do better, and nothing happened twice by it.
+    again: bool,
+}
+
+impl RemoteClient {
+    /// A client of the nodes in `config`. Connects with the first call.
+    pub fn new(config: RemoteConfig, seams: Seams) -> Self {
+        let cluster_id = OnceLock::new();
+        if let Some(known) = config.cluster_id.filter(|id| !id.is_empty()) {
+            cluster_id.get_or_init(|| known);
+        }
+        let connections = Connections::new(config.addresses, seams.clone());
+        let (deadline, session) = (config.deadline, Mutex::default());
+        Self { inner: Arc::new(Inner { connections, cluster_id, deadline, session, seams }) }
+    }
+
+    /// The cluster, once known.
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.inner.cluster_id.get().map(String::as_str)
+    }
+
+    fn caller(&self) -> Option<proto::Caller> {
+        let cluster_id = self.cluster_id().unwrap_or_default().to_owned();
+        Some(proto::Caller { cluster_id, level: LEVEL })
+    }
+
+    fn note_session(&self, session: SessionId) {
+        *self.inner.session.lock().expect("no panic while held") = Some(session);
+    }
+
+    fn session(&self) -> Option<SessionId> {
+        *self.inner.session.lock().expect("no panic while held")
+    }
+
+    /// Calls one node after the other until one answers, for as long as that is safe.
+    async fn call<T, F>(
+        &self,
+        call: Call,
+        send: impl Fn(Grpc, Option<proto::Caller>) -> F,
+    ) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<Heard<T>, Status>>,
+    {
+        let under_way = AtomicU64::new(0);
+        let trying = async {
+            let mut tries = self.inner.connections.node_count().max(TRIES_MIN);
+            loop {
+                tries -= 1;
+                match self.attempt(call, &under_way, &send).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(failed) if failed.again && 0 < tries => {}
+                    Err(failed) => return Err(failed.error),
+                }
+            }
+        };
+        match self.inner.seams.timeout(self.inner.deadline, trying).await {
+            Some(result) => result,
+            None => {
+                let connection = under_way.load(Ordering::Relaxed);
+                self.inner.connections.leave(connection);
+                let indefinite = call.has_effect && connection != 0;
+                let outcome =
+                    if indefinite { Outcome::Indefinite } else { Outcome::Unavailable };
+                let reason = format!("no answer within {:?}", self.inner.deadline);
+                Err(CallError { call: call.name, outcome, reason })
+            }
+        }
+    }
+
+    /// One try. While it lasts, `under_way` is the connection it was sent on; else 0.
+    async fn attempt<T, F>(
+        &self,
+        call: Call,
+        under_way: &AtomicU64,
+        send: impl Fn(Grpc, Option<proto::Caller>) -> F,
+    ) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<Heard<T>, Status>>,
+    {
+        let connection = self.inner.connections.current().await.map_err(|reason| Failed {
+            error: call.error(Outcome::Unavailable, reason),
+            again: false, // Every node was tried.
+        })?;
+        let grpc = MetadataClient::new(connection.channel.clone())
+            .max_decoding_message_size(REPLY_BYTES_MAX);
+        under_way.store(connection.id, Ordering::Relaxed);
+        let result = match send(grpc, self.caller()).await {
+            Ok(heard) => self.judge(call, heard),
+            Err(status) => Err(call.broken(&status)),
+        };
+        under_way.store(0, Ordering::Relaxed);
+        if let Err(Failed { error, again }) = &result
+            && (*again || error.outcome == Outcome::Indefinite)
+        {
+            self.inner.connections.leave(connection.id);
+        }
+        result
+    }
+
+    /// What a reply means. The first one tells which cluster this is.
+    fn judge<T>(&self, call: Call, heard: Heard<T>) -> Result<T, Failed> {
+        let failed = |outcome, reason: String, again| Failed {
+            error: call.error(outcome, reason),
+            again,
+        };
+        let refusal = match heard.reply {
+            Some(Ok(answer)) => {
+                let ours = self.inner.cluster_id.get_or_init(|| heard.cluster_id.clone());
+                if *ours != heard.cluster_id {
+                    let reason = format!("answered by cluster {}", heard.cluster_id);
+                    return Err(failed(Outcome::Rejected, reason, false));
+                }
+                return Ok(answer);
+            }
+            Some(Err(refusal)) => refusal,
+            None => {
+                let outcome =
+                    if call.has_effect { Outcome::Indefinite } else { Outcome::Corrupt };
+                return Err(failed(outcome, "the reply cannot be read".into(), false));
+            }
+        };
+        let outcome = match refusal.kind() {
+            Kind::ForeignCluster | Kind::LevelTooHigh | Kind::Malformed | Kind::Rejected => {
+                Outcome::Rejected
+            }
+            Kind::Fenced => Outcome::Fenced,
+            Kind::Unavailable => Outcome::Unavailable,
+            Kind::Corrupt => Outcome::Corrupt,
+            Kind::Indefinite | Kind::Unspecified if call.has_effect => Outcome::Indefinite,
+            Kind::Indefinite | Kind::Unspecified => Outcome::Unavailable,
+        };
+        // Asking the only node again at once would get the same answer.
+        let elsewhere = 1 < self.inner.connections.node_count();
+        Err(failed(outcome, refusal.reason, outcome == Outcome::Unavailable && elsewhere))
+    }
+}
+
+impl Call {
+    const fn read(name: &'static str) -> Self {
+        Self { name, has_effect: false }
+    }
+
+    fn error(self, outcome: Outcome, reason: impl ToString) -> CallError {
+        CallError { call: self.name, outcome, reason: reason.to_string() }
+    }
+
+    /// What a transport status leaves behind: nothing only when the call never left.
+    fn broken(self, status: &Status) -> Failed {
+        let (outcome, again) = match status.code() {
+            Code::Unimplemented => (Outcome::Rejected, false),
+            _ if never_left(status) || !self.has_effect => (Outcome::Unavailable, true),
+            _ => (Outcome::Indefinite, false),
+        };
+        let reason = format!("{}: {}", status.code(), status.message());
+        Failed { error: self.error(outcome, reason), again }
+    }
+}
+
+/// Whether no connection could be made to send the call on.
+fn never_left(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+#[async_trait]
+impl Metadata for RemoteClient {
+    async fn propose(&self, command: Command) -> Result<AppliedReply, CallError> {
+        let call = Call { name: "propose", has_effect: true };
+        let command = command_to_proto(&command);
+        let command_bytes = command.encoded_len();
+        if REQUEST_BYTES_MAX - ENVELOPE_BYTES_MAX < command_bytes {
+            let reason = format!("command of {command_bytes} bytes is too large for one message");
+            return Err(call.error(Outcome::Rejected, reason));
+        }
+        let send = |mut grpc: Grpc, caller| {
+            let request = proto::ProposeRequest { caller, command: Some(command.clone()) };
+            async move {
+                let heard = grpc.propose(request).await?.into_inner();
+                let reply = match heard.reply {
+                    Some(ProposeKind::Applied(applied)) => {
+                        applied_reply_from_proto(applied).ok().map(Ok)
+                    }
+                    Some(ProposeKind::Refusal(refusal)) => Some(Err(refusal)),
+                    None => None,
+                };
+                Ok(Heard { cluster_id: heard.cluster_id, reply })
+            }
+        };
+        self.call(call, send).await
+    }
+
+    async fn read_index(&self) -> Result<LogIndex, CallError> {
+        let send = |mut grpc: Grpc, caller| async move {
+            let heard = grpc.read_index(proto::ReadIndexRequest { caller }).await?.into_inner();
+            let reply = heard.reply.map(|reply| match reply {
+                ReadIndexKind::Index(index) => Ok(LogIndex::new(index)),
+                ReadIndexKind::Refusal(refusal) => Err(refusal),
+            });
+            Ok(Heard { cluster_id: heard.cluster_id, reply })
+        };
+        self.call(Call::read("read index"), send).await
+    }
+
+    async fn query(&self, query: Query) -> Result<(LogIndex, Answer), CallError> {
+        let query = query_to_proto(&query);
+        let send = |mut grpc: Grpc, caller| {
+            let request = proto::QueryRequest { caller, query: Some(query.clone()) };
+            async move {
+                let heard = grpc.query(request).await?.into_inner();
+                let reply = match heard.reply {
+                    Some(QueryKind::Answer(indexed)) => read_answer(indexed).map(Ok),
+                    Some(QueryKind::Refusal(refusal)) => Some(Err(refusal)),
+                    None => None,
+                };
+                Ok(Heard { cluster_id: heard.cluster_id, reply })
+            }
+        };
+        self.call(Call::read("query"), send).await
+    }
+
+    async fn heartbeat(&self, session: SessionId) -> Result<Heartbeat, CallError> {
+        let send = |mut grpc: Grpc, caller| async move {
+            let request = proto::HeartbeatRequest { caller, session: session.value() };
+            let heard = grpc.heartbeat(request).await?.into_inner();
+            let reply = heard.reply.map(|reply| match reply {
+                HeartbeatKind::Live(live) => Ok(Heartbeat::Live {
+                    wall: Timestamp::from_millis(live.wall_ms),
+                    index: LogIndex::new(live.index),
+                }),
+                HeartbeatKind::Fenced(_) => Ok(Heartbeat::Fenced),
+                HeartbeatKind::Refusal(refusal) => Err(refusal),
+            });
+            Ok(Heard { cluster_id: heard.cluster_id, reply })
+        };
+        let heard = self.call(Call::read("heartbeat"), send).await?;
+        if matches!(heard, Heartbeat::Live { .. }) {
+            self.note_session(session);
+        }
+        Ok(heard)
+    }
+
+    async fn open_commits(&self, session: SessionId) -> Result<CommitStream, CallError> {
+        let opened = self
+            .call(Call::read("commits"), |grpc, caller| streams::commits(grpc, caller, session))
+            .await?;
+        self.note_session(session);
+        Ok(opened.run(&self.inner.seams))
+    }
+
+    async fn open_watch(&self, seen: LogIndex) -> Result<WatchStream, CallError> {
+        let session = self.session();
+        let open = |grpc, caller| streams::watch(grpc, caller, (seen, session));
+        Ok(self.call(Call::read("watch"), open).await?.run(&self.inner.seams))
+    }
+}
+
+fn read_answer(indexed: proto::IndexedAnswer) -> Option<(LogIndex, Answer)> {
+    let answer = answer_from_proto(indexed.answer?).ok()?;
+    Some((LogIndex::new(indexed.index), answer))
+}

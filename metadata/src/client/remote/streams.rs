@@ -1,0 +1,212 @@
+//! The two streams: what the caller sends is the request's body, what comes back is carried to the
+//! caller by one task. Either end closes the stream.
+
+use std::future::Future;
+
+use aquifer_storage::{
+    model::{CommitSeq, LogIndex, SessionId},
+    seam::Seams,
+};
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::{CommitStream, Grpc, Heard, WatchStream};
+use crate::{
+    codec::{
+        CodecError, commit_reply_from_proto, part::part_to_proto, watch_event_from_proto,
+        watch_request_to_proto,
+    },
+    machine::command::CommitReply,
+    proto::{
+        self, Caller, commit_stream_reply::Reply as CommitKind,
+        commit_stream_request::Request as CommitAsk, watch_stream_reply::Reply as WatchKind,
+        watch_stream_request::Request as WatchAsk,
+    },
+    watch::WatchEvent,
+};
+
+/// Messages buffered on either side, as in process: more only grows latency.
+const COMMITS_MAX: usize = 256;
+const WATCH_REQUESTS_MAX: usize = 1024;
+const WATCH_EVENTS_MAX: usize = 256;
+
+/// A stream that was accepted.
+pub(super) struct Opened<Ask, Reply> {
+    outgoing: mpsc::Sender<Ask>,
+    incoming: Streaming<Reply>,
+    /// Dropped to end the request's body, should the transport not notice by itself.
+    _body: oneshot::Sender<()>,
+}
+
+/// What is sent: `open`, then what the caller sends, until it or the reply ends.
+fn body<Ask, Message>(
+    open: Message,
+    asks: mpsc::Receiver<Ask>,
+    to_message: impl Fn(Ask) -> Message + Send + 'static,
+) -> (oneshot::Sender<()>, impl Stream<Item = Message> + Send + 'static)
+where
+    Ask: Send + 'static,
+    Message: Send + 'static,
+{
+    let (end, ended) = oneshot::channel();
+    let asks = ReceiverStream::new(asks).map(to_message);
+    (end, stream::iter([open]).chain(asks).take_until(ended))
+}
+
+/// Opens a session's commit stream at a node.
+pub(super) async fn commits(
+    mut grpc: Grpc,
+    caller: Option<Caller>,
+    session: SessionId,
+) -> Result<Heard<Opened<crate::machine::command::CommitPart, proto::CommitStreamReply>>, Status> {
+    let (outgoing, parts) = mpsc::channel(COMMITS_MAX);
+    let open = proto::CommitStreamOpen { caller, session: session.value() };
+    let open = proto::CommitStreamRequest { request: Some(CommitAsk::Open(open)) };
+    let (end, body) = body(open, parts, |part| proto::CommitStreamRequest {
+        request: Some(CommitAsk::Part(part_to_proto(&part))),
+    });
+    let mut incoming = grpc.commits(body).await?.into_inner();
+    Ok(match first(&mut incoming).await?.reply {
+        Some(CommitKind::Opened(opened)) => Heard {
+            cluster_id: opened.cluster_id,
+            reply: Some(Ok(Opened { outgoing, incoming, _body: end })),
+        },
+        Some(CommitKind::Refusal(refusal)) => refused(refusal),
+        Some(CommitKind::Answer(_)) | None => unreadable(),
+    })
+}
+
+/// Opens a watch stream at a node.
+pub(super) async fn watch(
+    mut grpc: Grpc,
+    caller: Option<Caller>,
+    (seen, session): (LogIndex, Option<SessionId>),
+) -> Result<Heard<Opened<crate::watch::WatchRequest, proto::WatchStreamReply>>, Status> {
+    let (outgoing, requests) = mpsc::channel(WATCH_REQUESTS_MAX);
+    let session = session.map(SessionId::value);
+    let open = proto::WatchStreamOpen { caller, seen: seen.value(), session };
+    let open = proto::WatchStreamRequest { request: Some(WatchAsk::Open(open)) };
+    let (end, body) = body(open, requests, |request| proto::WatchStreamRequest {
+        request: Some(WatchAsk::Watch(watch_request_to_proto(&request))),
+    });
+    let mut incoming = grpc.watch(body).await?.into_inner();
+    Ok(match first(&mut incoming).await?.reply {
+        Some(WatchKind::Opened(opened)) => Heard {
+            cluster_id: opened.cluster_id,
+            reply: Some(Ok(Opened { outgoing, incoming, _body: end })),
+        },
+        Some(WatchKind::Refusal(refusal)) => refused(refusal),
+        Some(WatchKind::Event(_)) | None => unreadable(),
+    })
+}
+
+fn refused<T>(refusal: proto::Refusal) -> Heard<T> {
+    Heard { cluster_id: String::new(), reply: Some(Err(refusal)) }
+}
+
+fn unreadable<T>() -> Heard<T> {
+    Heard { cluster_id: String::new(), reply: None }
+}
+
+async fn first<T>(incoming: &mut Streaming<T>) -> Result<T, Status> {
+    let ended = || Status::unavailable("the stream ended before it was opened");
+    incoming.message().await?.ok_or_else(ended)
+}
+
+impl Opened<crate::machine::command::CommitPart, proto::CommitStreamReply> {
+    /// Starts the stream's task.
+    pub(super) fn run(self, seams: &Seams) -> CommitStream {
+        let (answers, replies) = mpsc::channel(COMMITS_MAX);
+        let Self { outgoing, incoming, _body: end } = self;
+        seams.spawn("commits", carry(incoming, answers, commit_answer, end));
+        CommitStream { parts: outgoing, replies }
+    }
+}
+
+impl Opened<crate::watch::WatchRequest, proto::WatchStreamReply> {
+    /// Starts the stream's task.
+    pub(super) fn run(self, seams: &Seams) -> WatchStream {
+        let (told, events) = mpsc::channel(WATCH_EVENTS_MAX);
+        let Self { outgoing, incoming, _body: end } = self;
+        seams.spawn("watch", carry(incoming, told, watch_event, end));
+        WatchStream { requests: outgoing, events }
+    }
+}
+
+/// Why a stream ends that neither side closed in order.
+enum Ended {
+    Refused(proto::Refusal),
+    Unreadable(CodecError),
+}
+
+impl From<CodecError> for Ended {
+    fn from(error: CodecError) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+fn commit_answer(message: proto::CommitStreamReply) -> Result<(CommitSeq, CommitReply), Ended> {
+    match message.reply {
+        Some(CommitKind::Answer(answer)) => {
+            let reply = answer.reply.ok_or(CodecError::Missing("commit reply"))?;
+            Ok((CommitSeq::new(answer.commit_seq), commit_reply_from_proto(&reply)?))
+        }
+        Some(CommitKind::Refusal(refusal)) => Err(Ended::Refused(refusal)),
+        Some(CommitKind::Opened(_)) | None => Err(CodecError::Missing("commit answer").into()),
+    }
+}
+
+fn watch_event(message: proto::WatchStreamReply) -> Result<WatchEvent, Ended> {
+    match message.reply {
+        Some(WatchKind::Event(event)) => Ok(watch_event_from_proto(event)?),
+        Some(WatchKind::Refusal(refusal)) => Err(Ended::Refused(refusal)),
+        Some(WatchKind::Opened(_)) | None => Err(CodecError::Missing("watch event").into()),
+    }
+}
+
+/// Carries messages to the caller until either is gone. Dropping `incoming` resets the stream.
+fn carry<Message, T>(
+    mut incoming: Streaming<Message>,
+    caller: mpsc::Sender<T>,
+    read: fn(Message) -> Result<T, Ended>,
+    end: oneshot::Sender<()>,
+) -> impl Future<Output = ()> + Send + 'static
+where
+    Message: Send + 'static,
+    T: Send + 'static,
+{
+    async move {
+        let _end = end; // Ends the request's body with this task.
+        loop {
+            let message = tokio::select! {
+                message = incoming.message() => message,
+                () = caller.closed() => return,
+            };
+            let read = match message {
+                Ok(Some(message)) => read(message),
+                Ok(None) => return,
+                Err(status) => {
+                    tracing::debug!(%status, "a metadata stream broke");
+                    return;
+                }
+            };
+            match read {
+                Ok(value) => {
+                    if caller.send(value).await.is_err() {
+                        return;
+                    }
+                }
+                Err(Ended::Refused(refusal)) => {
+                    tracing::warn!(reason = refusal.reason, "metadata refused a stream");
+                    return;
+                }
+                Err(Ended::Unreadable(error)) => {
+                    tracing::error!(%error, "a metadata stream cannot be read");
+                    return;
+                }
+            }
+        }
+    }
+}

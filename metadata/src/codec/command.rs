@@ -1,0 +1,140 @@
+//! Entries and their commands.
+
+use aquifer_storage::model::{SessionId, TopicId};
+use bytes::Bytes;
+use prost::Message;
+
+use super::{
+    CodecError, NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX, check_level, configs_from_proto,
+    configs_to_proto, group, host_port_from_proto, host_port_to_proto, name, narrow,
+    part::{part_from_proto, part_to_proto},
+    topic_from_proto, topic_to_proto, zone,
+};
+use crate::{
+    machine::{
+        command::{Command, CreateTopic, Entry, RegisterSession, Stamp},
+        topic::PARTITIONS_MAX,
+    },
+    proto::{self, command::Command as Kind},
+};
+
+/// The longest encoded entry that is read. The proposer keeps to 1 MiB unless one command is larger.
+pub const ENTRY_BYTES_MAX: usize = 64 << 20;
+
+/// Commands of one entry.
+pub const ENTRY_COMMANDS_MAX: usize = 1 << 16;
+
+/// An entry as it stands in the log.
+pub fn encode_entry(entry: &Entry) -> Bytes {
+    let message = proto::Entry {
+        stamp: Some(stamp_to_proto(entry.stamp)),
+        min_level: entry.min_level,
+        commands: entry.commands.iter().map(command_to_proto).collect(),
+    };
+    message.encode_to_vec().into()
+}
+
+/// An entry from the log. Its level is judged first: what a newer build wrote is not an error of
+/// the bytes.
+pub fn decode_entry(bytes: &[u8]) -> Result<Entry, CodecError> {
+    if bytes.len() > ENTRY_BYTES_MAX {
+        return Err(CodecError::TooLong("entry"));
+    }
+    let message = proto::Entry::decode(bytes)?;
+    check_level(message.min_level)?;
+    if message.commands.len() > ENTRY_COMMANDS_MAX {
+        return Err(CodecError::TooLong("commands"));
+    }
+    Ok(Entry {
+        stamp: stamp_from_proto(message.stamp)?,
+        min_level: message.min_level,
+        commands: message.commands.into_iter().map(command_from_proto).collect::<Result<_, _>>()?,
+    })
+}
+
+pub(super) fn stamp_to_proto(stamp: Stamp) -> proto::Stamp {
+    proto::Stamp { boot: stamp.boot, mono_ms: stamp.mono_ms, wall_ms: stamp.wall_ms }
+}
+
+pub(super) fn stamp_from_proto(stamp: Option<proto::Stamp>) -> Result<Stamp, CodecError> {
+    let stamp = stamp.ok_or(CodecError::Missing("stamp"))?;
+    Ok(Stamp { boot: stamp.boot, mono_ms: stamp.mono_ms, wall_ms: stamp.wall_ms })
+}
+
+/// A command as a message.
+pub fn command_to_proto(command: &Command) -> proto::Command {
+    let kind = match command {
+        Command::RegisterSession(register) => Kind::RegisterSession(proto::RegisterSession {
+            request: register.request,
+            advertised: Some(host_port_to_proto(&register.advertised)),
+            zone: register.zone.clone(),
+        }),
+        Command::FenceSession { session } => {
+            Kind::FenceSession(proto::FenceSession { session: session.value() })
+        }
+        Command::Commit(part) => Kind::Commit(part_to_proto(part)),
+        Command::CreateTopic(create) => Kind::CreateTopic(proto::CreateTopic {
+            topic: topic_to_proto(create.topic),
+            name: create.name.clone(),
+            partitions: create.partitions,
+            replication_factor: u32::from(create.replication_factor),
+            configs: configs_to_proto(&create.configs),
+        }),
+        Command::DeleteTopic { topic } => {
+            Kind::DeleteTopic(proto::DeleteTopic { topic: topic_to_proto(*topic) })
+        }
+        Command::AllocateProducerIds { session } => {
+            Kind::AllocateProducerIds(proto::AllocateProducerIds { session: session.value() })
+        }
+        Command::Group(command) => Kind::Group(group::command_to_proto(command)),
+        Command::Tick => Kind::Tick(proto::Tick {}),
+    };
+    proto::Command { command: Some(kind) }
+}
+
+/// A command from a message, with everything checked that needs no state.
+pub fn command_from_proto(command: proto::Command) -> Result<Command, CodecError> {
+    Ok(match command.command.ok_or(CodecError::Missing("command"))? {
+        Kind::RegisterSession(register) => Command::RegisterSession(RegisterSession {
+            request: register.request,
+            advertised: host_port_from_proto(register.advertised)?,
+            zone: zone(register.zone)?,
+        }),
+        Kind::FenceSession(fence) => {
+            Command::FenceSession { session: SessionId::new(fence.session) }
+        }
+        Kind::Commit(part) => Command::Commit(part_from_proto(&part)?),
+        Kind::CreateTopic(create) => Command::CreateTopic(create_topic_from_proto(create)?),
+        Kind::DeleteTopic(delete) => {
+            Command::DeleteTopic { topic: topic_from_proto(&delete.topic)? }
+        }
+        Kind::AllocateProducerIds(allocate) => {
+            Command::AllocateProducerIds { session: SessionId::new(allocate.session) }
+        }
+        Kind::Group(command) => Command::Group(group::command_from_proto(command)?),
+        Kind::Tick(proto::Tick {}) => Command::Tick,
+    })
+}
+
+fn create_topic_from_proto(create: proto::CreateTopic) -> Result<CreateTopic, CodecError> {
+    let topic = topic_from_proto(&create.topic)?;
+    if topic == TopicId::ZERO {
+        return Err(CodecError::Invalid("topic id"));
+    }
+    if create.partitions == 0 || u64::from(create.partitions) > PARTITIONS_MAX {
+        return Err(CodecError::Invalid("partition count"));
+    }
+    let configs = configs_from_proto(create.configs)?;
+    for key in configs.keys() {
+        if key.len() > NAME_BYTES_MAX {
+            return Err(CodecError::TooLong("config name"));
+        }
+    }
+    Ok(CreateTopic {
+        topic,
+        name: name(create.name, "topic name", TOPIC_NAME_BYTES_MAX)?,
+        partitions: create.partitions,
+        replication_factor: narrow(create.replication_factor, "replication factor")?,
+        configs,
+    })
+}

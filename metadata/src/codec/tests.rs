@@ -1,0 +1,120 @@
+use aquifer_storage::model::{CommitSeq, ProducerEpoch, ProducerId, Sequence, Timestamp};
+use prost::Message;
+
+use super::{part::part_to_proto, *};
+use crate::machine::command::{
+    Command, CommitPart, Entry, PartBatch, PartExtent, PartProducer, Stamp,
+};
+
+/// A part of one object with `extents` partitions of `batches` batches each, as a busy agent of a
+/// long-lived cluster would send it.
+fn busy_part(extents: i32, batches: u32) -> CommitPart {
+    let mut position = 20;
+    let mut extent = |partition: i32| PartExtent {
+        partition: TopicPartition {
+            topic: TopicId::from_bytes([1 + (partition % 3) as u8; 16]),
+            partition: PartitionIndex::new(partition * 37),
+        },
+        batches: (0..batches)
+            .map(|n| {
+                let length = 12_345 + n;
+                position += length;
+                PartBatch {
+                    position: position - length,
+                    length,
+                    record_count: 100 + n,
+                    max_timestamp: Timestamp::from_millis(1_790_000_000_000 + i64::from(n * 17)),
+                    producer: Some((n % 7, Sequence::new(1_900_000_000 + n as i32).unwrap())),
+                }
+            })
+            .collect(),
+    };
+    CommitPart {
+        session: SessionId::new(1234),
+        commit_seq: CommitSeq::new(99_999),
+        acked_seq: CommitSeq::new(99_990),
+        low_seq: ObjectSeq::new(77_000),
+        object_seq: ObjectSeq::new(77_010),
+        extents: (0..extents).map(&mut extent).collect(),
+        object_bytes: u64::from(position),
+        producers: (0..7)
+            .map(|n| PartProducer {
+                id: ProducerId::new(5_000_000 + n),
+                epoch: ProducerEpoch::new(3).unwrap(),
+            })
+            .collect(),
+    }
+}
+
+fn entry(part: CommitPart) -> Entry {
+    let stamp = Stamp { boot: 7, mono_ms: 8, wall_ms: 9 };
+    Entry { stamp, min_level: 1, commands: vec![Command::Commit(part), Command::Tick] }
+}
+
+#[test]
+fn a_commit_costs_at_most_24_bytes_per_row_and_16_per_batch() {
+    let few = part_to_proto(&busy_part(200, 1)).encoded_len();
+    let many = part_to_proto(&busy_part(200, 11)).encoded_len();
+    let per_batch = (many - few) as f64 / 2000.0;
+    let per_row = few as f64 / 200.0 - per_batch;
+    assert!(per_batch <= 16.0, "{per_batch} bytes per batch");
+    assert!(per_row <= 24.0, "{per_row} bytes per row");
+}
+
+#[test]
+fn an_entry_survives_the_round_trip() {
+    let entry = entry(busy_part(20, 5));
+    assert_eq!(decode_entry(&encode_entry(&entry)), Ok(entry));
+}
+
+#[test]
+fn an_entry_above_our_level_is_told_apart_from_damage() {
+    let newer = Entry { min_level: 2, ..Entry::default() };
+    let refused = CodecError::LevelTooHigh { level: 2, supported: 1 };
+    assert_eq!(decode_entry(&encode_entry(&newer)), Err(refused));
+}
+
+#[test]
+fn a_command_this_build_does_not_know_is_refused() {
+    // Field 99 of `Command`, as a newer build might write it.
+    let unknown = [0x0a, 0x00, 0x1a, 0x03, 0x9a, 0x06, 0x00];
+    assert_eq!(decode_entry(&unknown), Err(CodecError::Missing("command")));
+}
+
+#[test]
+fn a_count_beyond_the_bytes_is_refused_before_it_sizes_anything() {
+    let mut message = part_to_proto(&busy_part(1, 3));
+    message.extents[2] = u64::MAX;
+    assert_eq!(part::part_from_proto(&message), Err(CodecError::TooLong("batch count")));
+    message.extents[2] = 2;
+    assert_eq!(part::part_from_proto(&message), Err(CodecError::TooLong("batches")));
+}
+
+#[test]
+fn batches_beyond_the_object_empty_ones_and_unknown_producers_are_refused() {
+    let good = busy_part(1, 1);
+    let refused = |change: &dyn Fn(&mut CommitPart)| {
+        let mut part = good.clone();
+        change(&mut part);
+        part::part_from_proto(&part_to_proto(&part)).is_err()
+    };
+    assert!(!refused(&|_| {}));
+    assert!(refused(&|part| part.object_bytes -= 1));
+    assert!(refused(&|part| part.extents[0].batches[0].record_count = 0));
+    assert!(refused(&|part| part.producers.clear()));
+}
+
+#[test]
+fn cut_or_damaged_entries_never_panic() {
+    let bytes = encode_entry(&entry(busy_part(3, 3)));
+    for length in 0..bytes.len() {
+        let _ = decode_entry(&bytes[..length]); // Some cuts fall between fields and still parse.
+    }
+    for place in 0..bytes.len() {
+        let mut damaged = bytes.to_vec();
+        for flip in [0x01, 0x80, 0xff] {
+            damaged[place] ^= flip;
+            let _ = decode_entry(&damaged);
+        }
+    }
+}

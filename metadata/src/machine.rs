@@ -1,0 +1,385 @@
+//! The replicated state and how entries change it: synchronous, total, deterministic, in memory.
+//!
+//! Every replica applies every entry; only the leader runs the effects. This file dispatches; each
+//! aggregate has its own.
+//!
+//! # Invariants
+//! - Equal entries on equal states give equal states, replies and effects on every replica.
+//! - No entry makes apply panic: what only the state can decide is answered as a rejection.
+//! - A clone costs O(1) and shares everything: a snapshot never blocks apply.
+
+pub mod command;
+pub mod effect;
+pub mod group;
+pub mod query;
+pub mod time;
+
+mod commit;
+pub mod invariants;
+pub(crate) mod node;
+pub(crate) mod object;
+pub(crate) mod partition_log;
+pub(crate) mod producer;
+pub mod session;
+pub mod topic;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use aquifer_storage::model::{
+    LeaderEpoch, Lineage, LogIndex, NodeId, Offset, SessionId, TopicId, TopicPartition,
+};
+
+use self::{
+    command::{
+        Command, CreateTopic, Entry, ProducerIdBlock, RegisterSession, Registered, Reply,
+        SessionFenced, TopicRejected,
+    },
+    effect::{Effect, Pointers, Run},
+    group::{Groups, LivenessMember},
+    node::Nodes,
+    object::Objects,
+    partition_log::{PartitionLogs, Row},
+    producer::{ProducerIds, Producers},
+    query::{Answer, PartitionRuns, Query},
+    session::Sessions,
+    time::Clocks,
+    topic::Topics,
+};
+use crate::watch::{Catalog, CatalogNode, CatalogTopic, PartitionState, WINDOW_RUNS_MAX};
+
+pub use self::time::{Elapsed, WallTime};
+
+/// The newest level of entries this build applies. A node stops at an entry above it.
+pub const LEVEL: u32 = 1;
+
+/// Rows one query answers at most.
+pub const QUERY_RUNS_MAX: u32 = 4096;
+
+/// What a state begins with, once for every lineage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Genesis {
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// The lineage; its number is every partition's leader epoch.
+    pub lineage: Lineage,
+}
+
+/// What applying an entry gave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Applied {
+    /// One reply per command, in order.
+    pub replies: Vec<Reply>,
+    /// What the world should learn.
+    pub effects: Vec<Effect>,
+}
+
+/// The replicated state.
+#[derive(Clone, Debug)]
+pub struct MetadataState {
+    pub(crate) genesis: Arc<Genesis>,
+    pub(crate) index: LogIndex,
+    pub(crate) clocks: Clocks,
+    pub(crate) topics: Topics,
+    pub(crate) logs: PartitionLogs,
+    pub(crate) objects: Objects,
+    pub(crate) producers: Producers,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) sessions: Sessions,
+    pub(crate) nodes: Nodes,
+    pub(crate) groups: Groups,
+}
+
+impl MetadataState {
+    /// The empty state of a lineage.
+    pub fn new(genesis: Genesis) -> Self {
+        Self {
+            genesis: Arc::new(genesis),
+            index: LogIndex::default(),
+            clocks: Clocks::default(),
+            topics: Topics::default(),
+            logs: PartitionLogs::default(),
+            objects: Objects::default(),
+            producers: Producers::default(),
+            producer_ids: ProducerIds::default(),
+            sessions: Sessions::default(),
+            nodes: Nodes::default(),
+            groups: Groups::default(),
+        }
+    }
+
+    /// Applies the entry at `index`: first lets time pass to its stamp, then its commands in order.
+    pub fn apply(&mut self, index: LogIndex, term: u64, entry: &Entry) -> Applied {
+        self.index = index;
+        self.clocks.advance(entry.stamp, term);
+        let mut effects = Vec::new();
+        self.pass_time(&mut effects);
+        let replies =
+            entry.commands.iter().map(|command| self.dispatch(command, &mut effects)).collect();
+        Applied { replies, effects }
+    }
+
+    /// Lets everything happen that fell due, capped per entry.
+    fn pass_time(&mut self, effects: &mut Vec<Effect>) {
+        let now = self.clocks.elapsed();
+        self.sessions.sweep(now);
+        self.topics.sweep(now);
+        self.producers.sweep(self.clocks.wall());
+        let changed = self.groups.tick(now, self.clocks.wall());
+        effects.extend(changed.into_iter().map(group_changed));
+    }
+
+    fn dispatch(&mut self, command: &Command, effects: &mut Vec<Effect>) -> Reply {
+        match command {
+            Command::RegisterSession(register) => self.register_session(register, effects),
+            Command::FenceSession { session } => self.fence_session(*session, effects),
+            Command::Commit(part) => Reply::Commit(self.commit(part, effects)),
+            Command::CreateTopic(create) => Reply::TopicCreated(self.create_topic(create, effects)),
+            Command::DeleteTopic { topic } => {
+                Reply::TopicDeleted(self.delete_topic(*topic, effects))
+            }
+            Command::AllocateProducerIds { session } => {
+                Reply::ProducerIds(self.allocate_producer_ids(*session))
+            }
+            Command::Group(command) => {
+                let (now, wall) = (self.clocks.elapsed(), self.clocks.wall());
+                let topics = &self.topics;
+                let exists = |partition| topics.has(partition);
+                let applied = self.groups.apply(command, now, wall, &exists);
+                effects.extend(applied.changed.into_iter().map(group_changed));
+                Reply::Group(applied.reply)
+            }
+            Command::Tick => Reply::Done,
+        }
+    }
+
+    fn register_session(&mut self, register: &RegisterSession, effects: &mut Vec<Effect>) -> Reply {
+        let node_id = self.nodes.intern(&register.advertised);
+        let (session, is_new) = self.sessions.register(register, node_id);
+        if is_new {
+            effects.push(Effect::NodesChanged);
+        }
+        // A retry is told what the first try was, whatever address it names now.
+        let node_id = self.sessions.get(session).map_or(node_id, |session| session.node);
+        Reply::Registered(Registered { session, node_id })
+    }
+
+    fn fence_session(&mut self, session: SessionId, effects: &mut Vec<Effect>) -> Reply {
+        if let Some(low_seq) = self.sessions.fence(session, self.clocks.elapsed()) {
+            self.objects.condemn_unused(session, (low_seq, None), self.index);
+            effects.extend([Effect::SessionFenced(session), Effect::NodesChanged]);
+        }
+        Reply::Done
+    }
+
+    fn create_topic(
+        &mut self,
+        create: &CreateTopic,
+        effects: &mut Vec<Effect>,
+    ) -> Result<TopicId, TopicRejected> {
+        if self.topics.create(create)? {
+            effects.push(Effect::TopicChanged(create.topic));
+        }
+        Ok(create.topic)
+    }
+
+    fn delete_topic(
+        &mut self,
+        topic: TopicId,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), TopicRejected> {
+        if !self.topics.delete(topic, self.clocks.elapsed())? {
+            return Ok(()); // A retry.
+        }
+        for log in self.logs.remove_topic(topic) {
+            self.release(log.rows());
+        }
+        self.producers.remove_topic(topic);
+        effects.push(Effect::TopicChanged(topic));
+        effects.extend(self.groups.topic_deleted(topic).into_iter().map(group_changed));
+        Ok(())
+    }
+
+    /// Takes removed rows off their objects, and condemns those that are garbage now.
+    fn release<'a>(&mut self, rows: impl Iterator<Item = &'a Row>) {
+        for row in rows {
+            let Some(unused) = self.objects.remove_run(row.object) else { continue };
+            let session = self.sessions.get(unused.session);
+            let may_be_named = !unused.merged
+                && session.is_some_and(|s| s.fenced.is_none() && s.low_seq <= unused.seq);
+            if !may_be_named {
+                self.objects.condemn(&unused, self.index);
+            }
+        }
+    }
+
+    fn allocate_producer_ids(
+        &mut self,
+        session: SessionId,
+    ) -> Result<ProducerIdBlock, SessionFenced> {
+        if !self.sessions.is_live(session) {
+            return Err(SessionFenced);
+        }
+        let count = ProducerIds::BLOCK;
+        Ok(ProducerIdBlock { first: self.producer_ids.allocate(), count })
+    }
+}
+
+fn group_changed((group, version): (String, u64)) -> Effect {
+    Effect::GroupChanged { group, version }
+}
+
+/// Reads, each of the state at [`MetadataState::applied_index`].
+impl MetadataState {
+    /// Answers a query.
+    pub fn query(&self, query: &Query) -> Answer {
+        match query {
+            Query::Runs { partition, offset, limit } => {
+                let exists = self.topics.has(*partition);
+                Answer::Runs(exists.then(|| PartitionRuns {
+                    pointers: self.pointers(*partition),
+                    runs: self.runs_from(
+                        *partition,
+                        *offset,
+                        (*limit).min(QUERY_RUNS_MAX) as usize,
+                    ),
+                }))
+            }
+            Query::Group(query) => Answer::Group(self.groups.query(query)),
+        }
+    }
+
+    /// Topics and live agents.
+    pub fn catalog(&self) -> Catalog {
+        Catalog {
+            cluster_id: self.genesis.cluster_id.clone(),
+            lineage: Some(self.genesis.lineage),
+            topics: self.topics.catalog(),
+            nodes: self.nodes(),
+        }
+    }
+
+    /// A topic as agents know it.
+    pub fn catalog_topic(&self, topic: TopicId) -> Option<Arc<CatalogTopic>> {
+        self.topics.get(topic).cloned()
+    }
+
+    /// Live agents by node id; agents behind one address are one node, told with the newest session.
+    pub fn nodes(&self) -> Vec<CatalogNode> {
+        let mut nodes: BTreeMap<NodeId, CatalogNode> = BTreeMap::new();
+        for (id, session) in self.sessions.live() {
+            let node = CatalogNode {
+                node_id: session.node,
+                session: id,
+                advertised: session.advertised.clone(),
+                zone: session.zone.clone(),
+            };
+            nodes.insert(session.node, node);
+        }
+        nodes.into_values().collect()
+    }
+
+    /// A partition's pointers and last rows; `None` when it does not exist.
+    pub fn partition_state(&self, partition: TopicPartition) -> Option<PartitionState> {
+        if !self.topics.has(partition) {
+            return None;
+        }
+        let rows = self.logs.get(partition).map(|log| log.last_rows(WINDOW_RUNS_MAX));
+        Some(PartitionState {
+            partition,
+            index: self.index,
+            runs: rows.unwrap_or_default().iter().map(|row| self.run(row)).collect(),
+            pointers: self.pointers(partition),
+        })
+    }
+
+    /// A group's version; 0 when it does not exist.
+    pub fn group_version(&self, group: &str) -> u64 {
+        self.groups.version(group)
+    }
+
+    /// Sessions the leader judges the silence of, ascending.
+    pub fn live_sessions(&self) -> Vec<SessionId> {
+        self.sessions.live().map(|(id, _)| id).collect()
+    }
+
+    /// Whether the session lives.
+    pub fn is_live_session(&self, session: SessionId) -> bool {
+        self.sessions.is_live(session)
+    }
+
+    /// Group members the leader judges the silence of.
+    pub fn group_members_for_liveness(&self) -> impl Iterator<Item = LivenessMember> {
+        self.groups.members_for_liveness()
+    }
+
+    /// The next deadline that needs a `Tick` when nothing else is proposed. What only frees memory
+    /// (fenced sessions, deleted ids, producers) has none: it waits for the next entry.
+    pub fn pending_deadline(&self) -> Option<Elapsed> {
+        self.groups.next_deadline()
+    }
+
+    /// Elapsed time as of the last entry.
+    pub fn elapsed(&self) -> Elapsed {
+        self.clocks.elapsed()
+    }
+
+    /// The leader's wall time as of the last entry.
+    pub fn wall(&self) -> WallTime {
+        self.clocks.wall()
+    }
+
+    /// The index of the last entry applied.
+    pub fn applied_index(&self) -> LogIndex {
+        self.index
+    }
+
+    /// The cluster's id.
+    pub fn cluster_id(&self) -> &str {
+        &self.genesis.cluster_id
+    }
+
+    /// The lineage.
+    pub fn lineage(&self) -> Lineage {
+        self.genesis.lineage
+    }
+
+    /// A hash of everything: equal on replicas at one index. Reads the whole state; take it from a
+    /// clone, off the apply path.
+    pub fn state_hash(&self) -> u64 {
+        crate::codec::snapshot::state_hash(self)
+    }
+
+    /// The leader epoch of every partition.
+    fn leader_epoch(&self) -> LeaderEpoch {
+        LeaderEpoch::new(i32::try_from(self.genesis.lineage.number).unwrap_or(i32::MAX))
+    }
+
+    fn pointers(&self, partition: TopicPartition) -> Pointers {
+        let log = self.logs.get(partition);
+        let high_watermark = log.map_or(Offset::ZERO, |log| log.high_watermark());
+        Pointers {
+            log_start: log.map_or(Offset::ZERO, |log| log.log_start()),
+            last_stable: high_watermark,
+            high_watermark,
+            leader_epoch: self.leader_epoch(),
+        }
+    }
+
+    fn runs_from(&self, partition: TopicPartition, offset: Offset, limit: usize) -> Vec<Run> {
+        let Some(log) = self.logs.get(partition) else { return Vec::new() };
+        log.rows_from(offset).take(limit).map(|row| self.run(row)).collect()
+    }
+
+    fn run(&self, row: &Row) -> Run {
+        let object = self.objects.get(row.object).expect("a row names an interned object");
+        Run {
+            offsets: row.offsets(),
+            object: object.name,
+            object_bytes: object.bytes,
+            position: row.position,
+            length: row.length,
+            max_timestamp: row.max_timestamp,
+            offsets_final: row.offsets_final,
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Assigns offsets to batches and remembers where their bytes are: the only writer of rows.
+//!
+//! An agent uploads an object first and commits it here second, so an object may exist that no row
+//! names, but never the reverse. A partition that never held a record has no log here: a million
+//! idle partitions cost nothing.
+//!
+//! # Invariants
+//! - Rows are contiguous: each batch starts at the high watermark.
+//! - `log_start <= high_watermark`, and neither falls.
+//! - A row covers contiguous accepted batches of one extent: a duplicate or refused batch between
+//!   two of them splits the run around its bytes.
+//!
+//! # Not here
+//! Which batches are accepted (`producer`), who still uses an object (`object`).
+
+use std::{ops::Bound, sync::Arc};
+
+use aquifer_storage::model::{Offset, OffsetRange, Timestamp, TopicId, TopicPartition};
+use rpds::RedBlackTreeMapSync;
+
+use super::object::ObjectId;
+
+/// Rows that are still changed in place before they move to a page.
+pub(crate) const TAIL_ROWS_MAX: usize = 32;
+
+/// Rows of a page, shared by every clone of the state.
+pub(crate) const PAGE_ROWS_MAX: usize = 512;
+
+/// One run as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Offset of the first record.
+    pub base: Offset,
+    /// Largest timestamp of its batches.
+    pub max_timestamp: Timestamp,
+    /// Records covered.
+    pub record_count: u32,
+    /// The object that holds the bytes.
+    pub object: ObjectId,
+    /// First byte within the object.
+    pub position: u32,
+    /// Length in bytes.
+    pub length: u32,
+    /// Whether the batches already carry their final offsets.
+    pub offsets_final: bool,
+}
+
+const _: () = assert!(size_of::<Row>() <= 40, "a row costs at most 40 bytes");
+
+impl Row {
+    /// The first offset not covered.
+    pub fn next(&self) -> Offset {
+        self.base.checked_add(self.record_count).expect("append checked the row's end")
+    }
+
+    /// The offsets covered.
+    pub fn offsets(&self) -> OffsetRange {
+        OffsetRange { base: self.base, next: self.next() }
+    }
+
+    /// Grows over `batch` when its bytes and offsets follow without a hole.
+    fn extend(&mut self, batch: &NewBatch) -> bool {
+        let joined = self.position.checked_add(self.length) == Some(batch.position)
+            && self.object == batch.object
+            && !self.offsets_final;
+        let (Some(count), Some(length)) = (
+            self.record_count.checked_add(batch.record_count),
+            self.length.checked_add(batch.length),
+        ) else {
+            return false;
+        };
+        if joined {
+            self.record_count = count;
+            self.length = length;
+            self.max_timestamp = self.max_timestamp.max(batch.max_timestamp);
+        }
+        joined
+    }
+}
+
+/// Rows that only move out by retention or are swapped by a merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// At most [`PAGE_ROWS_MAX`].
+    pub rows: Vec<Row>,
+    /// Largest timestamp of its rows, so that a lookup by time can skip the page.
+    pub max_timestamp: Timestamp,
+}
+
+/// An accepted batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewBatch {
+    pub object: ObjectId,
+    pub position: u32,
+    pub length: u32,
+    pub record_count: u32,
+    pub max_timestamp: Timestamp,
+}
+
+/// Where an accepted batch went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    /// Offset of its first record.
+    pub base: Offset,
+    /// Base of the row that took it.
+    pub row: Offset,
+    /// Whether the row is new: its object has one more live run.
+    pub is_new_row: bool,
+}
+
+/// One partition's pointers and rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct PartitionLog {
+    log_start: Offset,
+    high_watermark: Offset,
+    /// Full rows by the base of their first, each page the [`Arc`] of many states.
+    pages: RedBlackTreeMapSync<Offset, Arc<Page>>,
+    /// The last rows.
+    tail: Vec<Row>,
+}
+
+impl PartitionLog {
+    /// An empty log with these pointers, to be filled from a snapshot.
+    pub fn restored(log_start: Offset, high_watermark: Offset) -> Self {
+        Self { log_start, high_watermark, ..Self::default() }
+    }
+
+    /// The first offset that can be read.
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    /// The next offset to be assigned.
+    pub fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    /// Appends a batch at the high watermark; `None` when the offset space is exhausted.
+    pub fn append(&mut self, batch: &NewBatch) -> Option<Placed> {
+        let base = self.high_watermark;
+        self.high_watermark = base.checked_add(batch.record_count)?;
+        if let Some(last) = self.tail.last_mut()
+            && last.next() == base
+            && last.extend(batch)
+        {
+            return Some(Placed { base, row: last.base, is_new_row: false });
+        }
+        self.push(Row {
+            base,
+            max_timestamp: batch.max_timestamp,
+            record_count: batch.record_count,
+            object: batch.object,
+            position: batch.position,
+            length: batch.length,
+            offsets_final: false,
+        });
+        Some(Placed { base, row: base, is_new_row: true })
+    }
+
+    /// Adds a row behind the last one.
+    pub fn push(&mut self, row: Row) {
+        if self.tail.len() == TAIL_ROWS_MAX {
+            self.seal();
+        }
+        self.tail.push(row);
+    }
+
+    /// Moves the tail's rows to the last page, or to a new one when that is full.
+    fn seal(&mut self) {
+        let rows = std::mem::take(&mut self.tail);
+        let newest = rows.iter().map(|row| row.max_timestamp).max().unwrap_or(Timestamp::NONE);
+        let open = self.pages.last().filter(|(_, page)| page.rows.len() < PAGE_ROWS_MAX);
+        let Some(key) = open.map(|(key, _)| *key) else {
+            let Some(first) = rows.first() else { return };
+            self.pages.insert_mut(first.base, Arc::new(Page { rows, max_timestamp: newest }));
+            return;
+        };
+        let page = Arc::make_mut(self.pages.get_mut(&key).expect("the key was just read"));
+        page.rows.reserve_exact(rows.len());
+        page.rows.extend(rows);
+        page.max_timestamp = page.max_timestamp.max(newest);
+    }
+
+    /// Rows from the one that holds `offset`, or follows a hole there.
+    pub fn rows_from(&self, offset: Offset) -> impl Iterator<Item = &Row> {
+        let upto = (Bound::Unbounded, Bound::Included(offset));
+        let first = self.pages.range::<Offset, _>(upto).next_back().map(|(key, _)| *key);
+        let pages = self.pages.range(first.unwrap_or(Offset::ZERO)..);
+        pages.flat_map(move |(_, page)| after(&page.rows, offset)).chain(after(&self.tail, offset))
+    }
+
+    /// All rows.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows_from(Offset::ZERO)
+    }
+
+    /// The last `count` rows, ascending.
+    pub fn last_rows(&self, count: usize) -> Vec<Row> {
+        let mut rows: Vec<Row> = self.tail.iter().rev().take(count).copied().collect();
+        for (_, page) in self.pages.iter().rev() {
+            if rows.len() == count {
+                break;
+            }
+            rows.extend(page.rows.iter().rev().take(count - rows.len()));
+        }
+        rows.reverse();
+        rows
+    }
+
+    /// The sealed pages, for the invariants.
+    pub fn pages(&self) -> impl Iterator<Item = (Offset, &Page)> {
+        self.pages.iter().map(|(key, page)| (*key, page.as_ref()))
+    }
+}
+
+/// The rows that end after `offset`.
+fn after(rows: &[Row], offset: Offset) -> std::slice::Iter<'_, Row> {
+    rows[rows.partition_point(|row| row.next() <= offset)..].iter()
+}
+
+/// Every log that ever held a record.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct PartitionLogs {
+    logs: RedBlackTreeMapSync<TopicPartition, PartitionLog>,
+}
+
+impl PartitionLogs {
+    /// The log of a partition that held a record.
+    pub fn get(&self, partition: TopicPartition) -> Option<&PartitionLog> {
+        self.logs.get(&partition)
+    }
+
+    /// The log of a partition, created when it is its first use.
+    pub fn open(&mut self, partition: TopicPartition) -> &mut PartitionLog {
+        if !self.logs.contains_key(&partition) {
+            self.logs.insert_mut(partition, PartitionLog::default());
+        }
+        self.logs.get_mut(&partition).expect("it was just inserted")
+    }
+
+    /// Puts a log in place, from a snapshot.
+    pub fn restore(&mut self, partition: TopicPartition, log: PartitionLog) {
+        self.logs.insert_mut(partition, log);
+    }
+
+    /// Removes a deleted topic's logs and returns them, so that their objects can be released.
+    pub fn remove_topic(&mut self, topic: TopicId) -> Vec<PartitionLog> {
+        let removed: Vec<(TopicPartition, PartitionLog)> = self
+            .logs
+            .range(super::topic::partitions_of(topic))
+            .map(|(partition, log)| (*partition, log.clone()))
+            .collect();
+        for (partition, _) in &removed {
+            self.logs.remove_mut(partition);
+        }
+        removed.into_iter().map(|(_, log)| log).collect()
+    }
+
+    /// Every log, by partition.
+    pub fn iter(&self) -> impl Iterator<Item = (TopicPartition, &PartitionLog)> {
+        self.logs.iter().map(|(partition, log)| (*partition, log))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! What a command costs an entry: about how many bytes of log, and how many partitions it
+//! touches. An estimate from above, cheap enough to make for each command. [pure]
+
+use super::proposer::ENTRY_TOUCHES_MAX;
+use crate::machine::{
+    command::{Command, GroupCommand},
+    group::command::GroupAction,
+};
+
+/// Tags, lengths and numbers of one element.
+const ELEMENT_BYTES: usize = 40;
+
+/// What a command costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// About its encoded length; at least 1.
+    pub bytes: usize,
+    /// Partitions it reads or changes.
+    pub touches: usize,
+}
+
+impl Cost {
+    /// The cost of `command`.
+    pub fn of(command: &Command) -> Self {
+        match command {
+            Command::RegisterSession(register) => {
+                let zone = register.zone.as_ref().map_or(0, String::len);
+                Self::bytes(register.advertised.host.len() + zone)
+            }
+            Command::Commit(part) => {
+                let batches: usize = part.extents.iter().map(|extent| extent.batches.len()).sum();
+                let elements = part.producers.len() + part.extents.len() + batches;
+                Self { touches: part.extents.len(), ..Self::bytes(elements * ELEMENT_BYTES) }
+            }
+            Command::CreateTopic(create) => {
+                let configs: usize = create
+                    .configs
+                    .iter()
+                    .map(|(key, value)| key.len() + value.len() + ELEMENT_BYTES)
+                    .sum();
+                // A topic above the limit of an entry takes an entry of its own.
+                let touches = (create.partitions as usize).min(ENTRY_TOUCHES_MAX);
+                Self { touches, ..Self::bytes(create.name.len() + configs) }
+            }
+            Command::Group(group) => Self::of_group(group),
+            Command::FenceSession { .. }
+            | Command::DeleteTopic { .. }
+            | Command::AllocateProducerIds { .. }
+            | Command::Tick => Self::bytes(0),
+        }
+    }
+
+    /// The cost of both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, touches: self.touches + other.touches }
+    }
+
+    fn bytes(variable: usize) -> Self {
+        Self { bytes: 2 * ELEMENT_BYTES + variable, touches: 0 }
+    }
+
+    fn of_group(command: &GroupCommand) -> Self {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len) + ELEMENT_BYTES;
+        let (action, touches) = match &command.action {
+            GroupAction::Join(join) => {
+                let protocols: usize = join
+                    .protocols
+                    .iter()
+                    .map(|(name, metadata)| name.len() + metadata.len() + ELEMENT_BYTES)
+                    .sum();
+                let ids = join.member.as_str().len() + join.proposed_member.as_str().len();
+                let client = join.client_id.len() + join.client_host.len();
+                (protocols + ids + client + join.protocol_type.len() + text(&join.instance), 0)
+            }
+            GroupAction::Sync(sync) => {
+                let assignments: usize = sync
+                    .assignments
+                    .iter()
+                    .map(|(member, bytes)| member.as_str().len() + bytes.len() + ELEMENT_BYTES)
+                    .sum();
+                let names = text(&sync.instance) + text(&sync.protocol_type) + text(&sync.protocol);
+                (assignments + names + sync.member.as_str().len(), 0)
+            }
+            GroupAction::Leave { members } => {
+                let ids = members.iter().map(|m| m.member.as_str().len() + text(&m.instance));
+                (ids.sum(), 0)
+            }
+            GroupAction::CommitOffsets(commit) => {
+                let offsets: usize = commit
+                    .offsets
+                    .iter()
+                    .map(|(_, offset)| offset.metadata.len() + 2 * ELEMENT_BYTES)
+                    .sum();
+                let ids = commit.member.as_str().len() + text(&commit.instance);
+                (offsets + ids, commit.offsets.len())
+            }
+            GroupAction::ExpireMember { member, .. } => (member.as_str().len(), 0),
+        };
+        Self { touches, ..Self::bytes(command.group.len() + action) }
+    }
+}

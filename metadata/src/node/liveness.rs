@@ -1,0 +1,298 @@
+//! Who is alive, by the leader's own monotonic clock. Heartbeats are noted and not replicated;
+//! what follows from silence is proposed, and apply checks that the state judged is unchanged.
+//!
+//! # Invariants
+//! - Everyone gets a full session when this node takes over, starts, or was itself stalled: its
+//!   own silence is never held against others.
+//! - Absent is a view (left out of node lists, undone by a heartbeat); fenced is a fact.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use aquifer_storage::{
+    model::SessionId,
+    seam::{MonoTime, Seams},
+};
+
+use super::{proposer::Proposer, watch_hub::WatchHub};
+use crate::{
+    machine::{
+        MetadataState,
+        command::{Command, GroupCommand},
+        group::{command::GroupAction, types::MemberId},
+    },
+    raft::{RaftHandle, state_machine::MachineCell},
+};
+
+/// Silent this long, a session is left out of node lists.
+pub const ABSENT_AFTER: Duration = Duration::from_millis(750);
+/// Silent this long, a session is fenced.
+pub const FENCED_AFTER: Duration = Duration::from_secs(15);
+/// A pass that comes this late was stalled, and so were the heartbeats it should have seen.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+const PASS_INTERVAL: Duration = Duration::from_millis(100);
+/// A verdict is proposed again if the state does not show it after this long.
+const PROPOSE_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+struct SessionNote {
+    heard: MonoTime,
+    /// Its stream broke and it was not heard since.
+    reset: bool,
+}
+
+struct MemberNote {
+    heard: MonoTime,
+    /// `None` when it was heard before a pass saw it in the state.
+    touched: Option<u64>,
+}
+
+#[derive(Default)]
+struct Notes {
+    sessions: BTreeMap<SessionId, SessionNote>,
+    members: BTreeMap<(String, MemberId), MemberNote>,
+    proposed: BTreeMap<Suspect, MonoTime>,
+    last_pass: Option<MonoTime>,
+    led: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Suspect {
+    Session(SessionId),
+    Member(String, MemberId, u64),
+}
+
+impl From<Suspect> for Command {
+    fn from(suspect: Suspect) -> Self {
+        match suspect {
+            Suspect::Session(session) => Self::FenceSession { session },
+            Suspect::Member(group, member, judged) => Self::Group(GroupCommand {
+                group,
+                action: GroupAction::ExpireMember { member, judged },
+            }),
+        }
+    }
+}
+
+/// What a pass over the notes concluded.
+struct Verdict {
+    absent: BTreeSet<SessionId>,
+    propose: Vec<Suspect>,
+}
+
+/// The leader's notes. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Liveness(Arc<Mutex<Notes>>);
+
+impl Liveness {
+    /// A session was heard at `now`. Tells whether it counted as absent by a broken stream.
+    pub fn heard_session(&self, session: SessionId, now: MonoTime) -> bool {
+        let note = SessionNote { heard: now, reset: false };
+        self.notes().sessions.insert(session, note).is_some_and(|before| before.reset)
+    }
+
+    /// A session's stream broke: it is absent until it is heard again.
+    pub fn stream_reset(&self, session: SessionId) {
+        if let Some(note) = self.notes().sessions.get_mut(&session) {
+            note.reset = true;
+        }
+    }
+
+    /// A group member was heard at `now`. It must be a member by the state; the next pass forgets
+    /// it if it is not.
+    pub fn heard_member(&self, group: String, member: MemberId, now: MonoTime) {
+        let mut notes = self.notes();
+        let note = notes
+            .members
+            .entry((group, member))
+            .or_insert(MemberNote { heard: now, touched: None });
+        note.heard = now;
+    }
+
+    fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
+        self.0.lock().expect("no panic while the notes are held")
+    }
+
+    fn pass(&self, now: MonoTime, leads: bool, state: &MetadataState) -> Verdict {
+        let mut notes = self.notes();
+        let stalled = notes.last_pass.is_none_or(|last| STALLED_AFTER < now.since(last));
+        if stalled || leads != notes.led {
+            *notes = Notes { led: leads, ..Notes::default() };
+        }
+        notes.last_pass = Some(now);
+        let mut verdict = Verdict { absent: BTreeSet::new(), propose: Vec::new() };
+        if leads {
+            notes.judge_sessions(now, state.live_sessions(), &mut verdict);
+            notes.judge_members(now, state, &mut verdict);
+            notes.hold_back_repeats(now, &mut verdict.propose);
+        }
+        verdict
+    }
+}
+
+impl Notes {
+    fn judge_sessions(&mut self, now: MonoTime, live: Vec<SessionId>, verdict: &mut Verdict) {
+        let mut before = std::mem::take(&mut self.sessions);
+        for session in live {
+            let note = before.remove(&session).unwrap_or(SessionNote { heard: now, reset: false });
+            let silent = now.since(note.heard);
+            if note.reset || ABSENT_AFTER < silent {
+                verdict.absent.insert(session);
+            }
+            if FENCED_AFTER < silent {
+                verdict.propose.push(Suspect::Session(session));
+            }
+            self.sessions.insert(session, note);
+        }
+    }
+
+    fn judge_members(&mut self, now: MonoTime, state: &MetadataState, verdict: &mut Verdict) {
+        let mut before = std::mem::take(&mut self.members);
+        for one in state.group_members_for_liveness() {
+            let key = (one.group.clone(), one.member.clone());
+            let heard = match before.remove(&key) {
+                Some(note) if note.touched.is_none_or(|touched| touched == one.touched) => {
+                    note.heard
+                }
+                // New, or its joins and syncs show that it lives.
+                _ => now,
+            };
+            let note = MemberNote { heard, touched: Some(one.touched) };
+            let timeout = Duration::from_millis(u64::from(one.session_timeout_ms));
+            if timeout < now.since(note.heard) {
+                verdict.propose.push(Suspect::Member(key.0.clone(), key.1.clone(), one.touched));
+            }
+            self.members.insert(key, note);
+        }
+    }
+
+    fn hold_back_repeats(&mut self, now: MonoTime, propose: &mut Vec<Suspect>) {
+        self.proposed.retain(|_, at| now.since(*at) < PROPOSE_AGAIN_AFTER);
+        propose.retain(|suspect| !self.proposed.contains_key(suspect));
+        self.proposed.extend(propose.iter().map(|suspect| (suspect.clone(), now)));
+    }
+}
+
+/// What the liveness task works with.
+pub struct Watchman {
+    /// The notes.
+    pub liveness: Liveness,
+    /// Tells whether this node leads.
+    pub raft: RaftHandle,
+    /// Who is registered.
+    pub machine: MachineCell,
+    /// Where verdicts go.
+    pub proposer: Proposer,
+    /// Where absence is told.
+    pub hub: Arc<WatchHub>,
+}
+
+impl Watchman {
+    /// Judges for ever.
+    pub async fn run(self, seams: Seams) {
+        loop {
+            seams.sleep(PASS_INTERVAL).await;
+            let state = self.machine.lock().state.clone();
+            let verdict =
+                self.liveness.pass(seams.clock.mono(), self.raft.as_leader().is_ok(), &state);
+            drop(state);
+            self.hub.set_absent(verdict.absent, &self.machine);
+            for suspect in verdict.propose {
+                // Not waited for: apply decides, and a lost verdict is made again.
+                let _ = self.proposer.submit(suspect.into()).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aquifer_storage::model::{Lineage, LogIndex};
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::machine::{
+        Genesis,
+        command::{Entry, Stamp},
+        group::command::{Join, RequestId},
+    };
+
+    fn at(millis: u64) -> MonoTime {
+        MonoTime::from_zero(Duration::from_millis(millis))
+    }
+
+    fn verdict(notes: &mut Notes, now: MonoTime) -> Verdict {
+        let mut verdict = Verdict { absent: BTreeSet::new(), propose: Vec::new() };
+        notes.judge_sessions(now, vec![SessionId::new(1)], &mut verdict);
+        notes.hold_back_repeats(now, &mut verdict.propose);
+        verdict
+    }
+
+    #[test]
+    fn a_silent_session_is_absent_then_fenced_and_a_heartbeat_undoes_absence() {
+        let liveness = Liveness::default();
+        assert!(verdict(&mut liveness.notes(), at(0)).absent.is_empty());
+        assert_eq!(verdict(&mut liveness.notes(), at(751)).absent.len(), 1);
+        liveness.heard_session(SessionId::new(1), at(800));
+        assert!(verdict(&mut liveness.notes(), at(900)).absent.is_empty());
+        assert!(verdict(&mut liveness.notes(), at(15_800)).propose.is_empty());
+        assert_eq!(verdict(&mut liveness.notes(), at(15_801)).propose.len(), 1);
+        assert!(verdict(&mut liveness.notes(), at(15_901)).propose.is_empty());
+        assert_eq!(verdict(&mut liveness.notes(), at(17_900)).propose.len(), 1);
+    }
+
+    #[test]
+    fn a_broken_stream_makes_a_session_absent_until_it_is_heard() {
+        let liveness = Liveness::default();
+        verdict(&mut liveness.notes(), at(0));
+        liveness.stream_reset(SessionId::new(1));
+        assert_eq!(verdict(&mut liveness.notes(), at(1)).absent.len(), 1);
+        assert!(liveness.heard_session(SessionId::new(1), at(2)));
+        assert!(verdict(&mut liveness.notes(), at(3)).absent.is_empty());
+    }
+
+    #[test]
+    fn a_heartbeat_before_the_first_pass_counts_from_when_it_came() {
+        let (group, member) = ("g".to_owned(), MemberId::new("m"));
+        let mut state = MetadataState::new(Genesis {
+            cluster_id: "c".into(),
+            lineage: Lineage { number: 0, nonce: 1 },
+        });
+        let join = Join {
+            request: RequestId { session: SessionId::new(1), number: 1 },
+            member: MemberId::default(),
+            proposed_member: member.clone(),
+            require_known_member: false,
+            instance: None,
+            client_id: "c".into(),
+            client_host: "h".into(),
+            session_timeout_ms: 6_000,
+            rebalance_timeout_ms: 6_000,
+            protocol_type: "consumer".into(),
+            protocols: vec![("range".into(), Bytes::new())],
+        };
+        let action = GroupAction::Join(join);
+        let join = Command::Group(GroupCommand { group: group.clone(), action });
+        for (index, mono_ms) in [(1, 0), (2, 60_000)] {
+            let stamp = Stamp { boot: 1, mono_ms, wall_ms: 0 };
+            let commands = if index == 1 { vec![join.clone()] } else { vec![Command::Tick] };
+            let entry = Entry { stamp, min_level: 0, commands };
+            state.apply(LogIndex::new(index), 1, &entry);
+        }
+        let watched = state.group_members_for_liveness().next().expect("it waits for nobody");
+        let timeout = u64::from(watched.session_timeout_ms);
+        let liveness = Liveness::default();
+        liveness.heard_member(group, member, at(0));
+        let judge = |now| {
+            let mut verdict = Verdict { absent: BTreeSet::new(), propose: Vec::new() };
+            liveness.notes().judge_members(at(now), &state, &mut verdict);
+            verdict.propose.len()
+        };
+        assert_eq!(judge(timeout), 0);
+        assert_eq!(judge(timeout + 1), 1, "counted from the heartbeat, not from the first pass");
+        liveness.heard_member("g".into(), MemberId::new("m"), at(timeout + 2));
+        assert_eq!(judge(timeout + 3), 0);
+    }
+}

@@ -1,0 +1,243 @@
+//! The only path that proposes: commands wait in one bounded queue, everything that waits goes
+//! into the next entry, and the order of entries is the order of the queue.
+//!
+//! # Invariants
+//! - A command that was not handed to Raft is answered `Unavailable`: it had no effect and never
+//!   will. One that was handed over is answered from its apply or `Indefinite`.
+//! - A bounded number of entries is under way, so a slow disk grows entries and not their number.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use aquifer_storage::{error::Outcome, seam::Seams};
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use openraft::impls::ProgressResponder;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::{NodeMetrics, cost::Cost};
+use crate::{
+    client::CallError,
+    codec,
+    machine::{
+        LEVEL,
+        command::{AppliedReply, Command, Entry, Stamp},
+    },
+    raft::{EncodedEntry, EntryReply, RaftHandle},
+    wal::Wal,
+};
+
+/// Entries above this wait longer for the disk than the ones behind them should.
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
+/// Bounds the time the machine is locked for one entry.
+pub const ENTRY_TOUCHES_MAX: usize = 10_000;
+/// A single command above this is refused: it would not fit one message between nodes.
+pub const COMMAND_BYTES_MAX: usize = 3 << 20;
+/// Commands in the queue: enough to fill an entry, few enough to drain in well under a second.
+const QUEUE_COMMANDS_MAX: usize = 16_384;
+/// Memory of commands waiting or under way.
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Entries under way: hides one fsync behind the next, and more only splits batches.
+const ENTRIES_UNDER_WAY_MAX: usize = 4;
+
+/// The outcome of a proposal, once known.
+pub type Receipt = oneshot::Receiver<Result<AppliedReply, CallError>>;
+
+/// A definite refusal of a proposal: it had no effect.
+pub fn refused(outcome: Outcome, reason: impl ToString) -> CallError {
+    CallError { call: "propose", outcome, reason: reason.to_string() }
+}
+
+struct Waiting {
+    command: Command,
+    cost: Cost,
+    reply: oneshot::Sender<Result<AppliedReply, CallError>>,
+    _bytes: OwnedSemaphorePermit,
+}
+
+/// Puts commands into the queue. Cheap to clone.
+#[derive(Clone)]
+pub struct Proposer {
+    queue: mpsc::Sender<Waiting>,
+    bytes: Arc<Semaphore>,
+}
+
+impl Proposer {
+    /// A proposer and the task that serves it.
+    pub fn new(
+        raft: RaftHandle,
+        wal: Wal,
+        seams: Seams,
+        metrics: Arc<NodeMetrics>,
+    ) -> (Self, ProposerTask) {
+        let (queue, waiting) = mpsc::channel(QUEUE_COMMANDS_MAX);
+        let boot = seams.rng.next_u64();
+        let task = ProposerTask { raft, wal, seams, metrics, waiting, boot, carried: None };
+        (Self { queue, bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)) }, task)
+    }
+
+    /// Queues `command`, waiting for room, and returns its receipt. Commands of one caller that
+    /// awaits each `submit` are proposed in that order.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before it resolves proposes nothing.
+    pub async fn submit(&self, command: Command) -> Result<Receipt, CallError> {
+        let cost = Cost::of(&command);
+        if COMMAND_BYTES_MAX < cost.bytes || ENTRY_TOUCHES_MAX < cost.touches {
+            let reason = format!(
+                "command of {} bytes and {} partitions is above the limit of {COMMAND_BYTES_MAX} \
+                 bytes and {ENTRY_TOUCHES_MAX} partitions",
+                cost.bytes, cost.touches
+            );
+            return Err(refused(Outcome::Rejected, reason));
+        }
+        let stopped = || refused(Outcome::Unavailable, "the metadata node is stopping");
+        let permits = u32::try_from(cost.bytes).expect("bounded by COMMAND_BYTES_MAX");
+        let bytes = self.bytes.clone().acquire_many_owned(permits).await.map_err(|_| stopped())?;
+        let (reply, receipt) = oneshot::channel();
+        let waiting = Waiting { command, cost, reply, _bytes: bytes };
+        self.queue.send(waiting).await.map_err(|_| stopped())?;
+        Ok(receipt)
+    }
+
+    /// Queues `command` and waits for its outcome.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the answer; the command may still be applied.
+    pub async fn propose(&self, command: Command) -> Result<AppliedReply, CallError> {
+        outcome_of(self.submit(command).await?).await
+    }
+}
+
+/// Waits for a receipt. One whose task is gone may or may not have happened.
+pub async fn outcome_of(receipt: Receipt) -> Result<AppliedReply, CallError> {
+    receipt.await.unwrap_or_else(|_| {
+        Err(refused(Outcome::Indefinite, "the metadata node stopped before it answered"))
+    })
+}
+
+/// The one task that proposes.
+pub struct ProposerTask {
+    raft: RaftHandle,
+    wal: Wal,
+    seams: Seams,
+    metrics: Arc<NodeMetrics>,
+    waiting: mpsc::Receiver<Waiting>,
+    boot: u64,
+    /// Taken from the queue, but did not fit the last entry.
+    carried: Option<Waiting>,
+}
+
+type UnderWay = FuturesUnordered<BoxFuture<'static, ()>>;
+
+impl ProposerTask {
+    /// Serves the queue until `stop`; then what was not handed to Raft is answered `Unavailable`.
+    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        let mut under_way = UnderWay::new();
+        loop {
+            let may_propose = under_way.len() < ENTRIES_UNDER_WAY_MAX;
+            tokio::select! {
+                _ = &mut stop => break,
+                Some(()) = under_way.next(), if !under_way.is_empty() => {}
+                batch = next_batch(&mut self.waiting, &mut self.carried), if may_propose => {
+                    match batch {
+                        Some(batch) => self.propose(batch, &mut under_way).await,
+                        None => break, // Every handle is gone.
+                    }
+                }
+            }
+        }
+        self.waiting.close();
+        let mut left = self.carried.take();
+        while let Some(waiting) = left {
+            answer_all(vec![waiting], &refused(Outcome::Unavailable, "the node is stopping"));
+            left = self.waiting.recv().await;
+        }
+        while under_way.next().await.is_some() {}
+    }
+
+    async fn propose(&self, batch: Vec<Waiting>, under_way: &mut UnderWay) {
+        if self.raft.as_leader().is_err() {
+            return answer_all(batch, &refused(Outcome::Unavailable, "this node does not lead"));
+        }
+        if !super::has_space(&self.wal) {
+            let error = refused(Outcome::Unavailable, "the metadata disk is full");
+            return answer_all(batch, &error);
+        }
+        let (commands, replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|one| (one.command, (one.reply, one._bytes))).unzip();
+        let stamp = Stamp {
+            boot: self.boot,
+            mono_ms: self.seams.clock.mono().since_zero().as_millis() as u64,
+            wall_ms: self.seams.clock.wall().millis(),
+        };
+        let encoded = codec::encode_entry(&Entry { stamp, min_level: LEVEL, commands });
+        self.metrics.entries_proposed.fetch_add(1, Ordering::Relaxed);
+        self.metrics.commands_proposed.fetch_add(replies.len() as u64, Ordering::Relaxed);
+        self.metrics.entry_bytes_proposed.fetch_add(encoded.len() as u64, Ordering::Relaxed);
+        let (responder, outcome) = ProgressResponder::complete_only();
+        // From here on the entry may be in the log, whatever the error says.
+        let handed = self.raft.client_write_ff(EncodedEntry(encoded), Some(responder)).await;
+        let metrics = self.metrics.clone();
+        under_way.push(Box::pin(async move {
+            let result = match handed {
+                Err(fatal) => Err(fatal.to_string()),
+                Ok(()) => match outcome.await {
+                    Ok(Ok(response)) => Ok(response.data),
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(_) => Err("the raft core stopped".to_owned()),
+                },
+            };
+            if result.is_err() {
+                metrics.entries_undecided.fetch_add(1, Ordering::Relaxed);
+            }
+            deliver(replies.into_iter().map(|(reply, _bytes)| reply), result);
+        }));
+    }
+}
+
+/// Waits for a command and takes along what waits behind it, up to an entry's limits.
+async fn next_batch(
+    queue: &mut mpsc::Receiver<Waiting>,
+    carried: &mut Option<Waiting>,
+) -> Option<Vec<Waiting>> {
+    let first = match carried.take() {
+        Some(carried) => carried,
+        None => queue.recv().await?,
+    };
+    let mut total = first.cost;
+    let mut batch = vec![first];
+    while let Ok(next) = queue.try_recv() {
+        let with_next = total.plus(next.cost);
+        if ENTRY_BYTES_MAX < with_next.bytes || ENTRY_TOUCHES_MAX < with_next.touches {
+            *carried = Some(next);
+            break;
+        }
+        total = with_next;
+        batch.push(next);
+    }
+    Some(batch)
+}
+
+fn answer_all(batch: Vec<Waiting>, error: &CallError) {
+    for waiting in batch {
+        let _ = waiting.reply.send(Err(error.clone())); // The caller may be gone.
+    }
+}
+
+fn deliver(
+    receivers: impl ExactSizeIterator<Item = oneshot::Sender<Result<AppliedReply, CallError>>>,
+    result: Result<EntryReply, String>,
+) {
+    match result {
+        Ok(EntryReply { index, replies }) => {
+            assert_eq!(receivers.len(), replies.len(), "apply answers every command of an entry");
+            for (receiver, reply) in receivers.zip(replies) {
+                let _ = receiver.send(Ok(AppliedReply { index, reply })); // The caller may be gone.
+            }
+        }
+        Err(reason) => {
+            for receiver in receivers {
+                let _ = receiver.send(Err(refused(Outcome::Indefinite, &reason)));
+            }
+        }
+    }
+}

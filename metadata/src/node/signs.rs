@@ -1,0 +1,107 @@
+//! Which requests show that a group member lives: all it makes itself, as long as the group does
+//! not refuse them. An agent asks for a parked member, so the question is its sign of life. [pure]
+
+use crate::machine::{
+    command::{Command, GroupReply, Reply},
+    group::{
+        command::{GroupAction, Progress},
+        query::{GroupAnswer, GroupAsk},
+        types::MemberId,
+    },
+    query::{Answer, Query},
+};
+
+/// A member and its group.
+pub type Heard = (String, MemberId);
+
+/// The member that made `query`, if `answer` says that it is one.
+pub fn of_query(query: &Query, answer: &Answer) -> Option<Heard> {
+    let (Query::Group(query), Answer::Group(answer)) = (query, answer) else { return None };
+    let member = match (&query.ask, answer) {
+        (GroupAsk::Heartbeat { member, .. }, GroupAnswer::Heartbeat(Ok(())))
+        | (GroupAsk::Join { member, .. }, GroupAnswer::Join(Ok(_)))
+        | (GroupAsk::Sync { member, .. }, GroupAnswer::Sync(Ok(_))) => member,
+        _ => return None,
+    };
+    Some((query.group.clone(), member.clone()))
+}
+
+/// What a command may turn out to be a sign of, once it was answered.
+pub struct Sign {
+    group: String,
+    /// `None` for a join, whose reply names the member.
+    member: Option<MemberId>,
+}
+
+impl Sign {
+    /// Of the member that made `command`, if one did.
+    pub fn of_command(command: &Command) -> Option<Self> {
+        let Command::Group(command) = command else { return None };
+        let member = match &command.action {
+            GroupAction::Join(_) => None,
+            GroupAction::Sync(sync) => Some(sync.member.clone()),
+            // A simple consumer is nobody's member.
+            GroupAction::CommitOffsets(commit) if commit.generation.is_some() => {
+                Some(commit.member.clone())
+            }
+            _ => return None,
+        };
+        Some(Self { group: command.group.clone(), member })
+    }
+
+    /// The member, if `reply` says that it is one.
+    pub fn heard(self, reply: &Reply) -> Option<Heard> {
+        let Reply::Group(reply) = reply else { return None };
+        let member = match reply {
+            GroupReply::Join(Ok(Progress::Ready(joined))) => Some(joined.member.clone()),
+            GroupReply::Join(Ok(Progress::Pending { member, .. })) => Some(member.clone()),
+            GroupReply::Sync(Ok(_)) | GroupReply::CommitOffsets(Ok(_)) => self.member,
+            _ => None,
+        };
+        Some((self.group, member?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::group::{
+        command::{CommitOffsets, GroupCommand, RequestId},
+        query::GroupQuery,
+        types::{GenerationId, GroupRejected},
+    };
+    use aquifer_storage::model::SessionId;
+
+    fn member() -> MemberId {
+        MemberId::new("m")
+    }
+
+    fn parked() -> Query {
+        let request = RequestId { session: SessionId::new(1), number: 1 };
+        let ask = GroupAsk::Join { member: member(), request };
+        Query::Group(GroupQuery { group: "g".into(), ask })
+    }
+
+    #[test]
+    fn a_question_for_a_parked_member_is_a_sign_of_life_unless_it_is_refused() {
+        let pending = Progress::Pending { member: member(), version: 3 };
+        let answer = Answer::Group(GroupAnswer::Join(Ok(pending)));
+        assert_eq!(of_query(&parked(), &answer), Some(("g".into(), member())));
+        let refused = Answer::Group(GroupAnswer::Join(Err(GroupRejected::UnknownMember)));
+        assert_eq!(of_query(&parked(), &refused), None);
+    }
+
+    #[test]
+    fn an_offset_commit_is_a_sign_of_life_of_a_member_and_not_of_a_simple_consumer() {
+        let sign = |generation| {
+            let commit =
+                CommitOffsets { member: member(), instance: None, generation, offsets: vec![] };
+            let action = GroupAction::CommitOffsets(commit);
+            Sign::of_command(&Command::Group(GroupCommand { group: "g".into(), action }))
+        };
+        let reply = Reply::Group(GroupReply::CommitOffsets(Ok(vec![])));
+        let heard = sign(Some(GenerationId::new(1))).and_then(|sign| sign.heard(&reply));
+        assert_eq!(heard, Some(("g".into(), member())));
+        assert!(sign(None).is_none());
+    }
+}

@@ -1,0 +1,68 @@
+//! The Raft group: the only module that knows the Raft crate. We write no consensus; what is ours
+//! is the log store over the write-ahead log, the snapshot file and the adapter to the machine.
+//!
+//! # Invariants
+//! - Vote and log entries are on disk, in one order, before they count (`log_store`).
+//! - A damaged log or snapshot stops the node: it never votes on what it cannot read.
+//! - An entry above this build's level stops the node: it would be misread.
+//! - Replies leave only from apply, after the entry's index was published.
+
+pub mod log_store;
+pub mod network;
+pub mod record;
+pub mod snapshot_file;
+pub mod state_machine;
+
+use std::fmt;
+
+use aquifer_storage::model::LogIndex;
+use bytes::Bytes;
+use openraft::alias;
+
+use crate::machine::command::Reply;
+
+openraft::declare_raft_types!(
+    /// The types our Raft group is made of.
+    pub TypeConfig:
+        D = EncodedEntry,
+        R = EntryReply,
+);
+
+/// A Raft entry of our group.
+pub type RaftEntry = alias::EntryOf<TypeConfig>;
+/// The place of an entry in the log.
+pub type LogId = alias::LogIdOf<TypeConfig>;
+/// Who leads, or wants to.
+pub type Vote = alias::VoteOf<TypeConfig>;
+/// The voters and learners as of an entry.
+pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
+/// What a snapshot covers.
+pub type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
+/// A handle to the running group member.
+pub type RaftHandle = openraft::Raft<TypeConfig, state_machine::StateMachine>;
+
+/// An encoded [`crate::machine::command::Entry`]: encoded once by the proposer, stored and sent
+/// as it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EncodedEntry(pub Bytes);
+
+impl fmt::Debug for EncodedEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EncodedEntry({} bytes)", self.0.len())
+    }
+}
+
+impl fmt::Display for EncodedEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// What applying an entry answered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EntryReply {
+    /// The entry's index.
+    pub index: LogIndex,
+    /// One reply per command, in order. Empty for entries of Raft's own.
+    pub replies: Vec<Reply>,
+}

@@ -1,0 +1,239 @@
+//! Brings committed entries to the pure machine and its replies back, and takes snapshots.
+//!
+//! The machine sits behind one lock that is held per entry: to apply it, or for the microseconds
+//! of a read. A snapshot is an O(1) clone under that lock; encoding and writing it is done by a
+//! thread of its own.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use aquifer_storage::model::LogIndex;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder,
+    alias::SnapshotOf,
+    storage::{EntryResponder, RaftStateMachine},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    EntryReply, LogId, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig,
+    snapshot_file::SnapshotFiles,
+};
+use crate::{
+    codec,
+    machine::{LEVEL, MetadataState, effect::Effect},
+};
+
+/// Learns of applied entries. Called in log order, under the machine's lock: it must not block.
+pub trait ApplySink: Send + Sync + 'static {
+    /// The entry at `index` was applied to `state` with these effects.
+    fn applied(&self, index: LogIndex, effects: Vec<Effect>, state: &MetadataState);
+
+    /// The whole state was replaced by a snapshot that reaches `index`.
+    fn installed(&self, index: LogIndex, state: &MetadataState);
+}
+
+/// The machine and how far Raft has brought it.
+#[derive(Clone)]
+pub struct Machine {
+    /// The replicated state.
+    pub state: MetadataState,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    entry_bytes_since_snapshot: u64,
+}
+
+impl Machine {
+    /// The index of the last entry applied, Raft's own entries included.
+    pub fn index(&self) -> LogIndex {
+        LogIndex::new(self.applied.map_or(0, |id| id.index))
+    }
+
+    /// Bytes of entries applied since a snapshot was last begun.
+    pub fn entry_bytes_since_snapshot(&self) -> u64 {
+        self.entry_bytes_since_snapshot
+    }
+
+    fn snapshot_meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
+    }
+}
+
+/// A shared handle to the machine, for readers.
+#[derive(Clone)]
+pub struct MachineCell(Arc<Mutex<Machine>>);
+
+impl MachineCell {
+    /// Locks the machine. Hold it for microseconds and never across an await.
+    pub fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.0.lock().expect("apply does not panic while it holds the machine")
+    }
+}
+
+/// Raft's view of the machine.
+pub struct StateMachine {
+    cell: MachineCell,
+    files: Arc<SnapshotFiles>,
+    sink: Arc<dyn ApplySink>,
+}
+
+impl StateMachine {
+    /// Starts from a snapshot that was read back, or from `genesis`.
+    pub fn new(
+        files: SnapshotFiles,
+        newest: Option<(SnapshotMeta, Bytes)>,
+        genesis: MetadataState,
+        sink: Arc<dyn ApplySink>,
+    ) -> io::Result<Self> {
+        let machine = match newest {
+            None => Machine {
+                state: genesis,
+                applied: None,
+                membership: StoredMembership::default(),
+                entry_bytes_since_snapshot: 0,
+            },
+            Some((meta, body)) => machine_of(&meta, &body)?,
+        };
+        sink.installed(machine.index(), &machine.state);
+        let cell = MachineCell(Arc::new(Mutex::new(machine)));
+        Ok(Self { cell, files: Arc::new(files), sink })
+    }
+
+    /// The machine, for readers.
+    pub fn cell(&self) -> MachineCell {
+        self.cell.clone()
+    }
+
+    fn apply_entry(&self, raft_entry: RaftEntry) -> io::Result<EntryReply> {
+        let RaftEntry { log_id, payload } = raft_entry;
+        let index = LogIndex::new(log_id.index);
+        let mut reply = EntryReply { index, replies: Vec::new() };
+        match payload {
+            EntryPayload::Blank => {
+                let mut machine = self.cell.lock();
+                machine.applied = Some(log_id);
+                self.sink.applied(index, Vec::new(), &machine.state);
+            }
+            EntryPayload::Membership(membership) => {
+                let mut machine = self.cell.lock();
+                machine.applied = Some(log_id);
+                machine.membership = StoredMembership::new(Some(log_id), membership);
+                self.sink.applied(index, Vec::new(), &machine.state);
+            }
+            EntryPayload::Normal(encoded) => {
+                let entry = codec::decode_entry(&encoded.0).map_err(io::Error::other)?;
+                if LEVEL < entry.min_level {
+                    return Err(io::Error::other(format!(
+                        "entry {index} needs level {} and this build has {LEVEL}: upgrade it",
+                        entry.min_level
+                    )));
+                }
+                let mut machine = self.cell.lock();
+                let applied = machine.state.apply(index, log_id.leader_id.term, &entry);
+                machine.applied = Some(log_id);
+                machine.entry_bytes_since_snapshot += encoded.0.len() as u64;
+                self.sink.applied(index, applied.effects, &machine.state);
+                reply.replies = applied.replies;
+            }
+        }
+        Ok(reply)
+    }
+}
+
+fn machine_of(meta: &SnapshotMeta, body: &[u8]) -> io::Result<Machine> {
+    let state = codec::decode_snapshot(body)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(Machine {
+        state,
+        applied: meta.last_log_id,
+        membership: meta.last_membership.clone(),
+        entry_bytes_since_snapshot: 0,
+    })
+}
+
+/// Runs blocking work on a thread of its own and waits for it.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new().name("aquifer-snapshot".into()).spawn(move || {
+        // A receiver that is gone was shut down; the work is done all the same.
+        let _ = done.send(work());
+    })?;
+    result.await.unwrap_or_else(|_| Err(io::Error::other("the snapshot thread panicked")))
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let machine = self.cell.lock();
+        Ok((machine.applied, machine.membership.clone()))
+    }
+
+    async fn apply<Entries>(&mut self, mut entries: Entries) -> io::Result<()>
+    where
+        Entries: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let reply = self.apply_entry(entry)?;
+            if let Some(responder) = responder {
+                responder.send(reply);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        let mut machine = self.cell.lock();
+        machine.entry_bytes_since_snapshot = 0;
+        SnapshotBuilder { machine: machine.clone(), files: self.files.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: Bytes) -> io::Result<()> {
+        let (files, stored) = (self.files.clone(), meta.clone());
+        let machine = on_thread(move || {
+            let machine = machine_of(&stored, &body)?; // Before it replaces one that decodes.
+            files.save(&stored, &body)?;
+            Ok(machine)
+        })
+        .await?;
+        let mut current = self.cell.lock();
+        *current = machine;
+        self.sink.installed(current.index(), &current.state);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, Bytes>>> {
+        let files = self.files.clone();
+        let newest = on_thread(move || Ok(files.newest()?)).await?;
+        Ok(newest.map(|(meta, snapshot)| SnapshotOf::<TypeConfig, Bytes> { meta, snapshot }))
+    }
+}
+
+/// A state to be written: costs nothing until it is built.
+pub struct SnapshotBuilder {
+    machine: Machine,
+    files: Arc<SnapshotFiles>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, Bytes>> {
+        let (machine, files) = (self.machine.clone(), self.files.clone());
+        on_thread(move || {
+            let meta = machine.snapshot_meta();
+            let snapshot = Bytes::from(codec::encode_snapshot(&machine.state));
+            files.save(&meta, &snapshot)?;
+            Ok(SnapshotOf::<TypeConfig, Bytes> { meta, snapshot })
+        })
+        .await
+    }
+}

@@ -1,0 +1,91 @@
+//! The gRPC service of a metadata node: reads a request, asks the node, writes the reply.
+//!
+//! # Invariants
+//! - What the node refuses travels in the reply. A transport status says nothing about effects.
+//! - A caller of another cluster, or of a newer level, is refused before anything of it is read.
+
+mod admission;
+mod calls;
+mod streams;
+
+use std::{future::Future, time::Duration};
+
+use tokio::{net::TcpListener, sync::watch};
+use tonic::transport::{Server, server::TcpIncoming};
+
+use crate::{
+    client::remote::{CONNECTION_WINDOW_BYTES, REQUEST_BYTES_MAX, STREAM_WINDOW_BYTES},
+    node::MetadataNode,
+    proto::metadata_server::MetadataServer,
+};
+
+/// Requests and streams of one connection at once: an agent multiplexes all of its own over one.
+const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
+/// Headers of one request: gRPC sends a few hundred bytes.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Two together notice an agent that is gone long before its session is fenced.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// What is under way at shutdown gets this long.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+
+/// The service could not go on serving.
+#[derive(Debug, thiserror::Error)]
+#[error("metadata service: {source}")]
+pub struct ServeError {
+    /// What the listener or the transport said.
+    #[from]
+    source: tonic::transport::Error,
+}
+
+/// Serves `node` on `listener` until `shutdown` resolves; then ends its streams, lets calls that
+/// are under way finish for a few seconds, and returns. The node itself goes on.
+///
+/// # Cancel safety
+/// Dropping the future stops accepting; connections end with their own calls.
+pub async fn serve(
+    listener: TcpListener,
+    node: MetadataNode,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let seams = node.seams().clone();
+    let (stop, stopping) = watch::channel(false);
+    let service = MetadataServer::new(Service { node, stopping: stopping.clone() })
+        .max_decoding_message_size(REQUEST_BYTES_MAX);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let signal = async move {
+        shutdown.await;
+        stop.send_replace(true);
+    };
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, signal);
+    let overdue = async {
+        stopped(stopping).await;
+        seams.sleep(SHUTDOWN_MAX).await;
+    };
+    tokio::select! {
+        served = serving => Ok(served?),
+        () = overdue => {
+            tracing::warn!("calls to metadata were still under way at shutdown");
+            Ok(())
+        }
+    }
+}
+
+/// Resolves once the service stops, or is gone.
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await; // An error says that it is gone.
+}
+
+/// One node, as its callers see it.
+struct Service {
+    node: MetadataNode,
+    stopping: watch::Receiver<bool>,
+}

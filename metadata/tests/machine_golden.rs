@@ -1,0 +1,150 @@
+//! One file per version of entry and snapshot, kept for ever: what one build wrote, every later
+//! build reads. `UPDATE=1` writes the current version's files.
+
+#![allow(clippy::disallowed_methods, reason = "tests may unwrap")]
+
+use std::{collections::BTreeMap, env, fs, path::PathBuf};
+
+use aquifer_metadata::{
+    codec::{decode_entry, decode_snapshot, encode_entry, encode_snapshot},
+    machine::{
+        Genesis, MetadataState,
+        command::{
+            Command, CommitPart, CreateTopic, Entry, HostPort, PartBatch, PartExtent, PartProducer,
+            RegisterSession, Stamp,
+        },
+        group::command::{CommitOffsets, CommittedOffset, GroupAction, GroupCommand},
+        group::types::MemberId,
+    },
+};
+use aquifer_storage::model::{
+    CommitSeq, LeaderEpoch, Lineage, LogIndex, ObjectSeq, Offset, PartitionIndex, ProducerEpoch,
+    ProducerId, Sequence, SessionId, Timestamp, TopicId, TopicPartition,
+};
+
+fn partition(index: i32) -> TopicPartition {
+    let topic = TopicId::from_bytes(*b"0123456789abcdef");
+    TopicPartition { topic, partition: PartitionIndex::new(index) }
+}
+
+fn register(request: u64, zone: Option<&str>) -> Command {
+    Command::RegisterSession(RegisterSession {
+        request,
+        advertised: HostPort { host: "agent.example".into(), port: 9092 },
+        zone: zone.map(String::from),
+    })
+}
+
+fn batch(position: u32, producer: Option<(u32, i32)>) -> PartBatch {
+    PartBatch {
+        position,
+        length: 500,
+        record_count: 10,
+        max_timestamp: Timestamp::from_millis(1_790_000_000_000),
+        producer: producer.map(|(place, first)| (place, Sequence::new(first).unwrap())),
+    }
+}
+
+fn commit() -> Command {
+    let epoch = ProducerEpoch::new(2).unwrap();
+    Command::Commit(CommitPart {
+        session: SessionId::new(1),
+        commit_seq: CommitSeq::new(0),
+        acked_seq: CommitSeq::new(0),
+        low_seq: ObjectSeq::new(4),
+        object_seq: ObjectSeq::new(4),
+        object_bytes: 4096,
+        producers: vec![PartProducer { id: ProducerId::new(7), epoch }],
+        extents: vec![
+            PartExtent {
+                partition: partition(0),
+                batches: vec![batch(0, Some((0, 0))), batch(500, Some((0, 0))), batch(1000, None)],
+            },
+            PartExtent { partition: partition(2), batches: vec![batch(1500, Some((0, 0)))] },
+            PartExtent { partition: partition(9), batches: vec![batch(2000, None)] },
+        ],
+    })
+}
+
+fn commit_offsets() -> Command {
+    let committed = CommittedOffset {
+        offset: Offset::new(15).unwrap(),
+        leader_epoch: Some(LeaderEpoch::new(3)),
+        metadata: "note".into(),
+    };
+    Command::Group(GroupCommand {
+        group: "readers".into(),
+        action: GroupAction::CommitOffsets(CommitOffsets {
+            member: MemberId::default(),
+            instance: None,
+            generation: None,
+            offsets: vec![(partition(0), committed)],
+        }),
+    })
+}
+
+/// Every command.
+fn entry() -> Entry {
+    let topic = |id: &[u8; 16], name: &str, configs: &[(&str, &str)]| {
+        Command::CreateTopic(CreateTopic {
+            topic: TopicId::from_bytes(*id),
+            name: name.into(),
+            partitions: 3,
+            replication_factor: 3,
+            configs: configs
+                .iter()
+                .map(|(k, v)| (k.to_string(), v.to_string()))
+                .collect::<BTreeMap<_, _>>(),
+        })
+    };
+    Entry {
+        stamp: Stamp { boot: 0xb007, mono_ms: 1000, wall_ms: 1_790_000_000_500 },
+        min_level: 1,
+        commands: vec![
+            register(11, Some("zone-a")),
+            register(12, None),
+            topic(b"0123456789abcdef", "orders", &[("retention.ms", "1000")]),
+            topic(b"fedcba9876543210", "gone", &[]),
+            commit(),
+            Command::DeleteTopic { topic: TopicId::from_bytes(*b"fedcba9876543210") },
+            Command::AllocateProducerIds { session: SessionId::new(1) },
+            Command::FenceSession { session: SessionId::new(2) },
+            commit_offsets(),
+            Command::Tick,
+        ],
+    }
+}
+
+fn state() -> MetadataState {
+    let lineage = Lineage { number: 3, nonce: 0x0123_4567_89ab_cdef };
+    let mut state = MetadataState::new(Genesis { cluster_id: "golden".into(), lineage });
+    state.apply(LogIndex::new(41), 5, &entry());
+    state
+}
+
+/// The file's bytes; writes `current` to it first when asked to.
+fn golden(name: &str, current: &[u8]) -> Vec<u8> {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if env::var_os("UPDATE").is_some() {
+        fs::write(&file, current).unwrap();
+    }
+    fs::read(&file).unwrap()
+}
+
+#[test]
+fn an_entry_of_version_1_reads_and_writes_as_ever() {
+    let bytes = encode_entry(&entry());
+    let kept = golden("entry-v1.bin", &bytes);
+    assert_eq!(decode_entry(&kept), Ok(entry()));
+    assert_eq!(bytes, kept);
+}
+
+#[test]
+fn a_snapshot_of_version_1_reads_and_writes_as_ever() {
+    let bytes = encode_snapshot(&state());
+    let kept = golden("snapshot-v1.bin", &bytes);
+    let restored = decode_snapshot(&kept).unwrap();
+    assert_eq!(restored.state_hash(), state().state_hash());
+    assert_eq!(encode_snapshot(&restored), kept);
+    assert_eq!(bytes, kept);
+}

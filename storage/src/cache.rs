@@ -1,0 +1,352 @@
+//! Reads byte ranges of objects through memory: what was just written or read is not asked again.
+//!
+//! Objects are immutable and never renamed, so nothing in here is ever stale. Small objects that a
+//! flush wrote are cached whole; merged and oversized ones in aligned blocks. The *tail* holds what
+//! consumers at the end of the log read; catch-up reads go through the *history*, which a scan
+//! cannot flush and which never evicts the tail.
+//!
+//! # Invariants
+//! - One block is fetched once at a time, however many readers wait for it.
+//! - A whole object from the store enters the cache only after its footer and every extent's CRC
+//!   were checked. Blocks of larger objects cannot be checked alone: whoever splits their batches
+//!   checks each batch's CRC.
+//!
+//! # Not here
+//! Which range to read (the fetch planner), NVMe, the zone's block owner.
+
+pub mod memory;
+pub mod plan;
+pub mod single_flight;
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+
+use self::{
+    plan::{Block, plan_blocks},
+    single_flight::SingleFlight,
+};
+use crate::{
+    error::{Outcome, StoreCondition, StoreError},
+    format::{
+        object::{ObjectDamaged, check_whole},
+        object_key::object_key,
+    },
+    model::ObjectName,
+    store::Store,
+};
+
+/// A damaged body is fetched once more before anyone is told: damage in transit is not for ever.
+const CHECKED_FETCH_ATTEMPTS: usize = 2;
+
+/// Names one cached block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockKey {
+    /// The object.
+    pub object: ObjectName,
+    /// Which block of it; a whole object is block 0.
+    pub block: u32,
+}
+
+/// A bounded set of blocks. Implementations choose what to forget.
+#[async_trait]
+pub trait BlockCache: Send + Sync + 'static {
+    /// The block, if it is still here.
+    async fn get(&self, key: &BlockKey) -> Option<Bytes>;
+
+    /// Adds a block. It may be forgotten at once. When this returns, the cache is within its
+    /// capacity again.
+    async fn insert(&self, key: BlockKey, block: Bytes);
+
+    /// Bytes held.
+    fn held_bytes(&self) -> u64;
+}
+
+/// A read that gave no bytes.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The range does not lie inside the object.
+    #[error("bytes {start}..{end} of object {object} of {object_bytes} B")]
+    Range {
+        /// The object.
+        object: ObjectName,
+        /// Its length, as the caller knows it.
+        object_bytes: u64,
+        /// The first byte asked.
+        start: u64,
+        /// The first byte not asked.
+        end: u64,
+    },
+    /// The store did not answer with the bytes.
+    #[error("object {object} cannot be read")]
+    Store {
+        /// The object.
+        object: ObjectName,
+        /// What the store said.
+        #[source]
+        source: Arc<StoreError>,
+    },
+    /// The bytes are not what was written, twice.
+    #[error("object {object} is damaged")]
+    Damaged {
+        /// The object.
+        object: ObjectName,
+        /// What does not fit.
+        #[source]
+        source: ObjectDamaged,
+    },
+}
+
+impl ReadError {
+    /// What the caller may conclude.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Range { .. } => Outcome::Rejected,
+            Self::Store { source, .. } => source.outcome,
+            Self::Damaged { .. } => Outcome::Corrupt,
+        }
+    }
+
+    /// Whether the object is not there: refresh the coordinates and ask again.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Store { source, .. } if source.condition == StoreCondition::NotFound)
+    }
+}
+
+/// Who reads: decides which cache is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadClass {
+    /// A consumer at the end of the log.
+    Tail,
+    /// A consumer that catches up, or a merge.
+    CatchUp,
+}
+
+/// Counts of an [`ObjectReader`] since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheSnapshot {
+    /// Blocks found in the tail cache.
+    pub tail_hits: u64,
+    /// Blocks found in the history cache.
+    pub history_hits: u64,
+    /// Blocks that were not in memory, whether fetched or waited for.
+    pub misses: u64,
+    /// Bytes fetched from the store.
+    pub fetched_bytes: u64,
+    /// Bytes held by the tail cache.
+    pub tail_bytes: u64,
+    /// Bytes held by the history cache.
+    pub history_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    tail_hits: AtomicU64,
+    history_hits: AtomicU64,
+    misses: AtomicU64,
+    fetched_bytes: AtomicU64,
+}
+
+/// Reads ranges of objects. Clones share everything.
+#[derive(Clone)]
+pub struct ObjectReader {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    tail: Arc<dyn BlockCache>,
+    history: Arc<dyn BlockCache>,
+    flights: SingleFlight<BlockKey, Result<Bytes, ReadError>>,
+    counters: Counters,
+}
+
+impl ObjectReader {
+    /// A reader over `store` with its two caches.
+    pub fn new(
+        store: Arc<dyn Store>,
+        tail: Arc<dyn BlockCache>,
+        history: Arc<dyn BlockCache>,
+    ) -> Self {
+        let (flights, counters) = (SingleFlight::new(), Counters::default());
+        Self { shared: Arc::new(Shared { store, tail, history, flights, counters }) }
+    }
+
+    /// Reads bytes `range` of an object of `object_bytes` for a consumer at the end of the log.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless; a fetch that others wait for goes on.
+    pub async fn read(
+        &self,
+        name: ObjectName,
+        object_bytes: u64,
+        range: Range<u64>,
+    ) -> Result<Bytes, ReadError> {
+        self.read_as(ReadClass::Tail, name, object_bytes, range).await
+    }
+
+    /// As [`Self::read`], for a consumer that catches up, or a merge: does not evict the tail.
+    ///
+    /// # Cancel safety
+    /// As [`Self::read`].
+    pub async fn read_catch_up(
+        &self,
+        name: ObjectName,
+        object_bytes: u64,
+        range: Range<u64>,
+    ) -> Result<Bytes, ReadError> {
+        self.read_as(ReadClass::CatchUp, name, object_bytes, range).await
+    }
+
+    /// Puts an object that was just written into the tail, so that its readers need no GET.
+    ///
+    /// The body is copied into one allocation: its pieces pin whole network frames, and every
+    /// later read is then a slice.
+    pub async fn insert_written(&self, name: ObjectName, body: &[Bytes]) {
+        let object_bytes: usize = body.iter().map(Bytes::len).sum();
+        for block in plan_blocks(name, object_bytes as u64, 0..object_bytes as u64) {
+            let bytes = gather(body, block.range.start as usize..block.range.end as usize);
+            let key = BlockKey { object: name, block: block.index };
+            self.shared.tail.insert(key, bytes).await;
+        }
+    }
+
+    /// The counts so far.
+    pub fn snapshot(&self) -> CacheSnapshot {
+        let counters = &self.shared.counters;
+        CacheSnapshot {
+            tail_hits: counters.tail_hits.load(Ordering::Relaxed),
+            history_hits: counters.history_hits.load(Ordering::Relaxed),
+            misses: counters.misses.load(Ordering::Relaxed),
+            fetched_bytes: counters.fetched_bytes.load(Ordering::Relaxed),
+            tail_bytes: self.shared.tail.held_bytes(),
+            history_bytes: self.shared.history.held_bytes(),
+        }
+    }
+
+    async fn read_as(
+        &self,
+        class: ReadClass,
+        name: ObjectName,
+        object_bytes: u64,
+        range: Range<u64>,
+    ) -> Result<Bytes, ReadError> {
+        let Range { start, end } = range;
+        if end <= start || object_bytes < end {
+            return Err(ReadError::Range { object: name, object_bytes, start, end });
+        }
+        let mut blocks = plan_blocks(name, object_bytes, start..end);
+        let first = blocks.next().expect("a range of at least one byte touches a block");
+        let mut slice = self.slice_of(class, name, &first, start..end).await?;
+        if first.range.end < end {
+            let mut whole = BytesMut::from(&slice[..]);
+            for block in blocks {
+                whole.extend_from_slice(&self.slice_of(class, name, &block, start..end).await?);
+            }
+            slice = whole.freeze();
+        }
+        Ok(slice)
+    }
+
+    /// The part of `range` that lies in `block`.
+    async fn slice_of(
+        &self,
+        class: ReadClass,
+        object: ObjectName,
+        block: &Block,
+        range: Range<u64>,
+    ) -> Result<Bytes, ReadError> {
+        let bytes = self.block(class, object, block).await?;
+        let from = range.start.max(block.range.start) - block.range.start;
+        let to = range.end.min(block.range.end) - block.range.start;
+        // Both are at most the block's length, which is in memory.
+        Ok(bytes.slice(from as usize..to as usize))
+    }
+
+    async fn block(
+        &self,
+        class: ReadClass,
+        object: ObjectName,
+        block: &Block,
+    ) -> Result<Bytes, ReadError> {
+        let key = BlockKey { object, block: block.index };
+        let shared = &self.shared;
+        if let Some(bytes) = shared.tail.get(&key).await {
+            shared.counters.tail_hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(bytes);
+        }
+        if let Some(bytes) = shared.history.get(&key).await {
+            shared.counters.history_hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(bytes);
+        }
+        shared.counters.misses.fetch_add(1, Ordering::Relaxed);
+        let fetching = Arc::clone(shared);
+        let block = block.clone();
+        let fetch = move || async move { fetching.fetch(class, key, block).await }.boxed();
+        shared.flights.run(key, fetch).await
+    }
+}
+
+impl Shared {
+    /// Fetches a block, checks it where that is possible, and caches it.
+    async fn fetch(
+        &self,
+        class: ReadClass,
+        key: BlockKey,
+        block: Block,
+    ) -> Result<Bytes, ReadError> {
+        let object = key.object;
+        let cache = match class {
+            ReadClass::Tail => &self.tail,
+            ReadClass::CatchUp => &self.history,
+        };
+        // It may have come in while this flight was about to start.
+        if let Some(bytes) = cache.get(&key).await {
+            return Ok(bytes);
+        }
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let got = self.store.get_range(&object_key(&object), block.range.clone()).await;
+            let bytes =
+                got.map_err(|source| ReadError::Store { object, source: Arc::new(source) })?;
+            self.counters.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            if block.is_whole
+                && let Err(source) = check_whole(&bytes)
+            {
+                if attempts < CHECKED_FETCH_ATTEMPTS {
+                    continue;
+                }
+                return Err(ReadError::Damaged { object, source });
+            }
+            cache.insert(key, bytes.clone()).await;
+            return Ok(bytes);
+        }
+    }
+}
+
+/// Copies bytes `range` of a list of buffers into one allocation.
+fn gather(body: &[Bytes], range: Range<usize>) -> Bytes {
+    let mut gathered = BytesMut::with_capacity(range.len());
+    let mut start = 0;
+    for piece in body {
+        let end = start + piece.len();
+        let (from, to) = (range.start.max(start), range.end.min(end));
+        if from < to {
+            gathered.extend_from_slice(&piece[from - start..to - start]);
+        }
+        start = end;
+    }
+    gathered.freeze()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+use std::sync::Mutex;
+
+use futures::future::join_all;
+
+use super::{
+    memory::{LruCache, MokaCache},
+    plan::BLOCK_BYTES,
+    *,
+};
+use crate::{
+    format::{object::ObjectBuilder, record_batch::validate_produced, test_batch::TestBatch},
+    model::{Lineage, ObjectSeq, PartitionIndex, SessionId, TopicId, TopicPartition},
+    store::{Listed, MemoryStore},
+};
+
+/// A memory store that counts GETs, may damage their answers, and gives way to other tasks.
+#[derive(Default)]
+struct CountingStore {
+    inner: MemoryStore,
+    gets: AtomicU64,
+    damage: Mutex<usize>,
+}
+
+#[async_trait]
+impl Store for CountingStore {
+    async fn put(&self, key: &str, body: Vec<Bytes>) -> Result<(), StoreError> {
+        self.inner.put(key, body).await
+    }
+
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        self.inner.put_if_absent(key, body).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.gets.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+        let bytes = self.inner.get_range(key, range).await?;
+        let mut damage = self.damage.lock().unwrap();
+        if *damage == 0 {
+            return Ok(bytes);
+        }
+        *damage -= 1;
+        let mut damaged = bytes.to_vec();
+        damaged[30] ^= 1;
+        Ok(damaged.into())
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        self.inner.delete_many(keys).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
+        self.inner.list(prefix, start_after, limit).await
+    }
+}
+
+fn name(seq: u64, merged: bool) -> ObjectName {
+    let lineage = Lineage { number: 0, nonce: 7 };
+    ObjectName { lineage, session: SessionId::new(1), seq: ObjectSeq::new(seq), merged }
+}
+
+fn object() -> Vec<Bytes> {
+    let topic = TopicId::from_bytes([1; 16]);
+    let partition = TopicPartition { topic, partition: PartitionIndex::new(0) };
+    let mut builder = ObjectBuilder::new();
+    for _ in 0..3 {
+        builder.add(partition, validate_produced(TestBatch::default().bytes(), 1000).unwrap());
+    }
+    builder.finish().body
+}
+
+fn reader(store: &Arc<CountingStore>) -> ObjectReader {
+    let (tail, history) = MokaCache::pair(1 << 30);
+    ObjectReader::new(store.clone(), Arc::new(tail), Arc::new(history))
+}
+
+fn gets(store: &CountingStore) -> u64 {
+    store.gets.load(Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn many_readers_of_one_object_cost_one_get() {
+    let store = Arc::new(CountingStore::default());
+    let body = object();
+    let whole = Bytes::from(body.concat());
+    store.put(&object_key(&name(1, false)), body).await.unwrap();
+    let reader = reader(&store);
+    let object_bytes = whole.len() as u64;
+    let reads = (0..20_u64).map(|n| reader.read(name(1, false), object_bytes, n..n + 50));
+    for (n, read) in join_all(reads).await.into_iter().enumerate() {
+        assert_eq!(read.unwrap(), whole.slice(n..n + 50));
+    }
+    assert_eq!(gets(&store), 1);
+    assert_eq!(reader.shared.flights.under_way(), 0);
+    reader.read_catch_up(name(1, false), object_bytes, 0..1).await.unwrap();
+    assert_eq!(gets(&store), 1);
+}
+
+#[tokio::test]
+async fn a_written_object_is_read_without_a_get() {
+    let store = Arc::new(CountingStore::default());
+    let body = object();
+    let whole = Bytes::from(body.concat());
+    let reader = reader(&store);
+    reader.insert_written(name(1, false), &body).await;
+    let object_bytes = whole.len() as u64;
+    let read = reader.read(name(1, false), object_bytes, 10..object_bytes).await.unwrap();
+    assert_eq!(read, whole.slice(10..));
+    assert_eq!(gets(&store), 0);
+    assert_eq!(reader.snapshot().tail_hits, 1);
+}
+
+#[tokio::test]
+async fn a_read_across_blocks_is_whole_and_each_block_costs_one_get() {
+    let store = Arc::new(CountingStore::default());
+    let whole: Vec<u8> = (0..BLOCK_BYTES * 2 + 100).map(|at| (at % 251) as u8).collect();
+    let whole = Bytes::from(whole);
+    store.put(&object_key(&name(1, true)), vec![whole.clone()]).await.unwrap();
+    let reader = reader(&store);
+    let object_bytes = whole.len() as u64;
+    for _ in 0..2 {
+        let range = BLOCK_BYTES - 5..object_bytes;
+        let read = reader.read(name(1, true), object_bytes, range).await.unwrap();
+        assert_eq!(read, whole.slice(BLOCK_BYTES as usize - 5..));
+    }
+    assert_eq!(gets(&store), 3);
+}
+
+#[tokio::test]
+async fn damage_in_transit_is_healed_and_damage_in_the_store_is_told() {
+    let store = Arc::new(CountingStore::default());
+    let body = object();
+    let object_bytes = body.iter().map(Bytes::len).sum::<usize>() as u64;
+    store.put(&object_key(&name(1, false)), body).await.unwrap();
+    *store.damage.lock().unwrap() = 1;
+    reader(&store).read(name(1, false), object_bytes, 0..10).await.unwrap();
+    assert_eq!(gets(&store), 2);
+    *store.damage.lock().unwrap() = 2;
+    let error = reader(&store).read(name(1, false), object_bytes, 0..10).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Corrupt);
+}
+
+#[tokio::test]
+async fn a_missing_object_is_told_as_such_and_not_remembered() {
+    let store = Arc::new(CountingStore::default());
+    let body = object();
+    let object_bytes = body.iter().map(Bytes::len).sum::<usize>() as u64;
+    let reader = reader(&store);
+    let error = reader.read(name(1, false), object_bytes, 0..10).await.unwrap_err();
+    assert!(error.is_not_found());
+    store.put(&object_key(&name(1, false)), body).await.unwrap();
+    reader.read(name(1, false), object_bytes, 0..10).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_range_outside_the_object_is_rejected() {
+    let reader = reader(&Arc::new(CountingStore::default()));
+    #[expect(clippy::reversed_empty_ranges, reason = "that is what must be refused")]
+    for range in [0..0, 5..4, 0..101, u64::MAX - 1..u64::MAX] {
+        let error = reader.read(name(1, false), 100, range).await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Rejected);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_does_not_stop_the_others() {
+    let store = Arc::new(CountingStore::default());
+    let body = object();
+    let object_bytes = body.iter().map(Bytes::len).sum::<usize>() as u64;
+    store.put(&object_key(&name(1, false)), body).await.unwrap();
+    let reader = reader(&store);
+    let mut first = Box::pin(reader.read(name(1, false), object_bytes, 0..10));
+    assert!((&mut first).now_or_never().is_none());
+    let second = reader.read(name(1, false), object_bytes, 0..10);
+    let (second, ()) = futures::join!(second, async { drop(first) });
+    second.unwrap();
+    assert_eq!(gets(&store), 1);
+}
+
+#[tokio::test]
+async fn caches_keep_to_their_capacity_and_the_tail_keeps_the_newest() {
+    let block = Bytes::from(vec![0; 1 << 20]);
+    let key = |seq| BlockKey { object: name(seq, false), block: 0 };
+    let caches: [Box<dyn BlockCache>; 3] = [
+        Box::new(MokaCache::tail(8 << 20)),
+        Box::new(LruCache::new(8 << 20)),
+        Box::new(MokaCache::history(8 << 20)),
+    ];
+    for (index, cache) in caches.iter().enumerate() {
+        for seq in 0..100 {
+            cache.insert(key(seq), block.clone()).await;
+            assert!(cache.held_bytes() <= 8 << 20);
+        }
+        let is_tail = index < 2;
+        assert!(!is_tail || cache.get(&key(99)).await.is_some());
+        assert!(!is_tail || cache.get(&key(0)).await.is_none());
+    }
+}

@@ -1,0 +1,163 @@
+// segmentio kafka-go behind the common command line of README.md, and the program of its own
+// README (`program`): DialLeader, WriteMessages, then a Reader with a group.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+)
+
+type record struct {
+	Key       *[]byte     `json:"key"`
+	Value     *[]byte     `json:"value"`
+	Headers   [][]*string `json:"headers"`
+	Timestamp int64       `json:"timestamp"`
+	Offset    int64       `json:"offset"`
+}
+
+func main() {
+	args := os.Args[1:]
+	switch args[0] {
+	case "produce":
+		produce(args[1], args[2], args[3], args[4])
+	case "consume":
+		count, err := strconv.Atoi(args[4])
+		check(err)
+		consume(args[1], args[2], args[3], count)
+	case "program":
+		program(args[1], args[2], args[3])
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+func bytesOf(field *[]byte) []byte {
+	if field == nil {
+		return nil
+	}
+	if *field == nil {
+		return []byte{}
+	}
+	return *field
+}
+
+func codecOf(name string) kafka.Compression {
+	switch name {
+	case "gzip":
+		return kafka.Gzip
+	case "snappy":
+		return kafka.Snappy
+	case "lz4":
+		return kafka.Lz4
+	case "zstd":
+		return kafka.Zstd
+	}
+	return 0
+}
+
+func produce(bootstrap, topic, codec, path string) {
+	conn, err := kafka.DialLeader(context.Background(), "tcp", bootstrap, topic, 0)
+	check(err)
+	base, err := conn.ReadLastOffset()
+	check(err)
+	file, err := os.Open(path)
+	check(err)
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, 64<<20)
+	writer := &kafka.Writer{
+		Addr: kafka.TCP(bootstrap), Topic: topic, RequiredAcks: kafka.RequireAll,
+		Compression: codecOf(codec), BatchBytes: 2_000_000, BatchTimeout: 5 * time.Millisecond,
+		AllowAutoTopicCreation: true,
+		Balancer:               kafka.BalancerFunc(func(kafka.Message, ...int) int { return 0 }),
+	}
+	var batch []kafka.Message
+	for lines.Scan() {
+		var in record
+		check(json.Unmarshal(lines.Bytes(), &in))
+		message := kafka.Message{
+			Key: bytesOf(in.Key), Value: bytesOf(in.Value), Time: time.UnixMilli(in.Timestamp),
+		}
+		for _, header := range in.Headers {
+			var value []byte
+			if header[1] != nil {
+				check(json.Unmarshal([]byte(`"`+*header[1]+`"`), &value))
+			}
+			message.Headers = append(message.Headers, kafka.Header{Key: *header[0], Value: value})
+		}
+		batch = append(batch, message)
+	}
+	check(lines.Err())
+	check(writer.WriteMessages(context.Background(), batch...))
+	check(writer.Close())
+	for index := range batch {
+		fmt.Println(base + int64(index))
+	}
+}
+
+func consume(bootstrap, topic, group string, count int) {
+	reader := kafka.NewReader(kafka.ReaderConfig{
+		Brokers: []string{bootstrap}, GroupID: group, Topic: topic,
+		MinBytes: 1, MaxBytes: 10e6, StartOffset: kafka.FirstOffset,
+	})
+	out := bufio.NewWriter(os.Stdout)
+	for seen := 0; seen < count; seen++ {
+		ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+		message, err := reader.ReadMessage(ctx)
+		cancel()
+		check(err)
+		key, err := json.Marshal(message.Key)
+		check(err)
+		value, err := json.Marshal(message.Value)
+		check(err)
+		headers := "["
+		for index, header := range message.Headers {
+			if index > 0 {
+				headers += ", "
+			}
+			data, err := json.Marshal(header.Value)
+			check(err)
+			headers += fmt.Sprintf("[%q, %s]", header.Key, data)
+		}
+		fmt.Fprintf(out, "{\"key\": %s, \"value\": %s, \"headers\": %s], \"timestamp\": %d, \"offset\": %d}\n",
+			key, value, headers, message.Time.UnixMilli(), message.Offset)
+	}
+	check(out.Flush())
+	check(reader.Close())
+}
+
+// program is what a newcomer pastes from kafka-go's documentation.
+func program(bootstrap, topic, group string) {
+	conn, err := kafka.DialLeader(context.Background(), "tcp", bootstrap, topic, 0)
+	check(err)
+	check(conn.SetWriteDeadline(time.Now().Add(10 * time.Second)))
+	_, err = conn.WriteMessages(
+		kafka.Message{Value: []byte("one!")},
+		kafka.Message{Value: []byte("two!")},
+		kafka.Message{Value: []byte("three!")},
+	)
+	check(err)
+	check(conn.Close())
+	reader := kafka.NewReader(kafka.ReaderConfig{
+		Brokers: []string{bootstrap}, GroupID: group, Topic: topic, MinBytes: 10e3, MaxBytes: 10e6,
+	})
+	for range 3 {
+		ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+		message, err := reader.ReadMessage(ctx)
+		cancel()
+		check(err)
+		fmt.Printf("%d: %s\n", message.Offset, message.Value)
+	}
+	check(reader.Close())
+}

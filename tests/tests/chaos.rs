@@ -1,0 +1,92 @@
+//! kill -9 under load: what was acknowledged is there, once, at its offset.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+    thread::sleep,
+    time::Duration,
+};
+
+use aquifer_tests::{
+    client::{Client, succeeded},
+    process::{Place, free_address, metadata_node},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+/// Kills per run; the full run makes it a hundred.
+fn rounds() -> usize {
+    let full = std::env::var("AQUIFER_FULL").is_ok_and(|full| !full.is_empty());
+    if full { 100 } else { 10 }
+}
+
+/// Streams numbered records while `nemesis` runs, then reads everything back as a new consumer.
+fn nothing_is_lost_while(
+    bootstrap: SocketAddr,
+    folder: &Path,
+    nemesis: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let stop = folder.join("stop");
+    let (address, stop_path) = (bootstrap.to_string(), stop.to_string_lossy().into_owned());
+    let stream = Client::Librdkafka.start(&["stream", &address, "chaos", "300", &stop_path])?;
+    sleep(Duration::from_secs(2)); // Let records flow before the first kill.
+    let outcome = nemesis();
+    std::fs::write(&stop, "")?;
+    let printed = succeeded("stream", stream.wait_with_output()?)?;
+    outcome?;
+    let mut acked = BTreeMap::new();
+    for line in printed.lines() {
+        let (value, offset) = line.split_once(' ').expect("value and offset");
+        acked.insert(offset.parse::<i64>()?, value.to_owned());
+    }
+    anyhow::ensure!(100 < acked.len(), "only {} records were acknowledged", acked.len());
+    let consumed = Client::Java.consume(bootstrap, "chaos", "reader", acked.len())?;
+    let mut seen = BTreeSet::new();
+    for (place, record) in consumed.iter().enumerate() {
+        let value =
+            String::from_utf8(STANDARD.decode(record.record.value.as_deref().unwrap_or(""))?)?;
+        anyhow::ensure!(record.offset == place as i64, "hole before offset {}", record.offset);
+        anyhow::ensure!(seen.insert(value.clone()), "value {value} is there twice");
+        let told = acked.get(&record.offset);
+        anyhow::ensure!(told == Some(&value), "offset {place}: told {told:?}, read {value}");
+    }
+    Ok(())
+}
+
+#[test]
+fn killing_the_whole_process_loses_and_doubles_nothing() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let place = Place::new(folder.path().join("data"))?;
+    let mut process = place.up()?;
+    nothing_is_lost_while(place.kafka, folder.path(), || {
+        for round in 0..rounds() {
+            sleep(Duration::from_millis(300 + (round as u64 * 137) % 500));
+            process.kill()?;
+            process = place.up()?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn killing_agent_and_metadata_in_turn_loses_and_doubles_nothing() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut place = Place::new(folder.path().join("data"))?;
+    place.store = Some(format!("file:{}", folder.path().join("bucket").display()));
+    let listen = free_address()?;
+    let mut metadata = metadata_node(&place, listen)?;
+    let mut agent = place.agent(listen)?;
+    nothing_is_lost_while(place.kafka, folder.path(), || {
+        for round in 0..rounds() {
+            sleep(Duration::from_millis(300 + (round as u64 * 137) % 500));
+            if round % 2 == 0 {
+                agent.kill()?;
+                agent = place.agent(listen)?;
+            } else {
+                metadata.kill()?;
+                metadata = metadata_node(&place, listen)?;
+            }
+        }
+        Ok(())
+    })
+}

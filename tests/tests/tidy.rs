@@ -1,0 +1,215 @@
+//! The map, enforced: which module may know what, and the sizes that keep a file readable.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Lines of code (tests, blank lines and comments apart) a file may have.
+const FILE_LINES_MAX: usize = 600;
+/// Columns a line may have.
+const COLUMNS_MAX: usize = 100;
+
+/// Paths under which every module is pure: no I/O, no clock, no randomness, no tasks.
+const PURE: &[&str] = &[
+    "storage/src/model",
+    "storage/src/format",
+    "metadata/src/machine",
+    "metadata/src/codec",
+    "agent/src/topic_config.rs",
+    "agent/src/produce/plan.rs",
+    "agent/src/produce/chain.rs",
+    "agent/src/produce/buffer.rs",
+    "agent/src/produce/commit_stream.rs",
+    "agent/src/fetch/plan.rs",
+    "agent/src/fetch/session.rs",
+];
+
+/// Words a pure module never says.
+const IMPURE: &[&str] = &[
+    "tokio::",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::env",
+    "Instant",
+    "SystemTime",
+    "rand::",
+    "getrandom",
+    "async fn",
+    ".await",
+    "HashMap",
+    "HashSet",
+];
+
+/// A word, and the only places that may say it.
+const ONLY_IN: &[(&str, &[&str])] = &[
+    ("object_store::", &["storage/src/store/"]),
+    ("openraft::", &["metadata/src/raft", "metadata/tests/raft"]),
+    ("getrandom::", &["storage/src/seam.rs"]),
+    ("std::env::", &["agent/src/main.rs", "agent/build", "tests/"]),
+    ("aquifer_metadata::node", &["agent/src/main.rs", "agent/src/main/", "agent/tests/", "tests/"]),
+    ("aquifer_metadata::raft", &["agent/src/main.rs", "agent/src/main/"]),
+    ("aquifer_agent", &["agent/src/main", "agent/tests/", "agent/benches/", "tests/"]),
+];
+
+/// A package, and the packages it may not know.
+const NEVER: &[(&str, &[&str])] =
+    &[("storage/", &["aquifer_metadata", "aquifer_agent"]), ("metadata/", &["aquifer_agent"])];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the root").to_owned()
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.expect("folder is readable").path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Every source file, as (path from the root, text).
+fn sources() -> Vec<(String, String)> {
+    let root = root();
+    let mut paths = Vec::new();
+    for package in ["storage", "metadata", "agent", "tests"] {
+        rust_files(&root.join(package), &mut paths);
+    }
+    paths.sort();
+    let name = |path: &Path| {
+        path.strip_prefix(&root).expect("under the root").to_string_lossy().into_owned()
+    };
+    paths.iter().map(|path| (name(path), fs::read_to_string(path).expect("utf-8"))).collect()
+}
+
+/// The code of a file: without comments and without its test module.
+fn code(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("#[cfg(test)]") {
+            break;
+        }
+        let trimmed = line.trim_start();
+        if !trimmed.is_empty() && !trimmed.starts_with("//") {
+            lines.push(line);
+        }
+    }
+    lines
+}
+
+fn is_test(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/") || path.contains("/benches/")
+}
+
+fn report(broken: Vec<String>) {
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+#[test]
+fn pure_modules_do_no_io_and_read_no_clock() {
+    let mut broken = Vec::new();
+    for (path, text) in sources() {
+        let pure = PURE.iter().any(|pure| path.starts_with(pure));
+        if !pure || is_test(&path) {
+            continue;
+        }
+        for word in IMPURE {
+            for line in code(&text) {
+                if line.contains(word) {
+                    broken.push(format!("{path}: says {word:?}: {}", line.trim()));
+                }
+            }
+        }
+    }
+    report(broken);
+}
+
+#[test]
+fn only_its_own_module_knows_each_secret() {
+    let mut broken = Vec::new();
+    for (path, text) in sources() {
+        let lines = code(&text);
+        for (word, places) in ONLY_IN {
+            let allowed = places.iter().any(|place| path.starts_with(place));
+            if !allowed && lines.iter().any(|line| line.contains(word)) {
+                broken.push(format!("{path}: only {places:?} may say {word:?}"));
+            }
+        }
+        for (package, others) in NEVER {
+            let knows = |other: &&&str| lines.iter().any(|line| line.contains(**other));
+            if path.starts_with(package)
+                && let Some(other) = others.iter().find(knows)
+            {
+                broken.push(format!("{path}: {package} must not know {other}"));
+            }
+        }
+    }
+    report(broken);
+}
+
+#[test]
+fn a_file_is_read_in_one_sitting() {
+    let mut broken = Vec::new();
+    for (path, text) in sources() {
+        let lines = code(&text).len();
+        if FILE_LINES_MAX < lines && !is_test(&path) {
+            broken.push(format!("{path}: {lines} lines of code, at most {FILE_LINES_MAX}"));
+        }
+        if !text.starts_with("//!") {
+            broken.push(format!("{path}: does not begin with a module doc (//!)"));
+        }
+        for (number, line) in text.lines().enumerate() {
+            if COLUMNS_MAX < line.chars().count() {
+                broken.push(format!("{path}:{}: more than {COLUMNS_MAX} columns", number + 1));
+            }
+        }
+    }
+    report(broken);
+}
+
+#[test]
+fn nothing_is_left_for_later_in_the_code() {
+    let marks = [concat!("to", "do!("), concat!("unimpl", "emented!("), concat!("#[ig", "nore")];
+    let mut broken = Vec::new();
+    for (path, text) in sources() {
+        for mark in marks {
+            if text.contains(mark) {
+                broken.push(format!("{path}: contains {mark}"));
+            }
+        }
+    }
+    report(broken);
+}
+
+#[test]
+fn modules_are_files_next_to_their_folder() {
+    let broken = sources().into_iter().map(|(path, _)| path).filter(|p| p.ends_with("/mod.rs"));
+    report(broken.collect());
+}
+
+#[test]
+fn the_root_holds_only_the_front_door() {
+    let allowed = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "LICENSE",
+        "README.md",
+        "agent",
+        "metadata",
+        "storage",
+        "tests",
+        "localstack",
+    ];
+    let extra = fs::read_dir(root()).expect("root is readable").filter_map(|entry| {
+        let name = entry.expect("entry").file_name().to_string_lossy().into_owned();
+        let generated = name.starts_with('.') || name.starts_with("target");
+        let data = name == "aquifer-data";
+        (!generated && !data && !allowed.contains(&name.as_str())).then_some(name)
+    });
+    report(extra.collect());
+}
