@@ -26,7 +26,8 @@ pub struct Cli {
 /// What this process is.
 #[derive(Debug, Subcommand)]
 pub enum Role {
-    /// Everything in one process: one metadata voter and one agent, on a local folder or any bucket.
+    /// Everything in one process: one metadata voter and one agent, on a local folder or any
+    /// bucket.
     Up(Flags),
     /// One node of the metadata group.
     Metadata(Flags),

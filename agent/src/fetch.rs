@@ -52,11 +52,7 @@ pub struct FetchLimits {
 
 impl Default for FetchLimits {
     fn default() -> Self {
-        Self {
-            response_bytes_max: 55 << 20,
-            wait_max: Duration::from_secs(300),
-            reads_max: 16,
-        }
+        Self { response_bytes_max: 55 << 20, wait_max: Duration::from_secs(300), reads_max: 16 }
     }
 }
 
@@ -138,6 +134,11 @@ pub struct Fetched {
 }
 
 impl Fetched {
+    fn bytes(&self) -> u64 {
+        let chunks = self.records.as_deref().unwrap_or_default();
+        chunks.iter().map(|chunk| chunk.len() as u64).sum()
+    }
+
     fn refused(pointers: Option<Pointers>, refused: FetchRefused) -> Self {
         Self { pointers, records: Err(refused) }
     }
@@ -233,21 +234,27 @@ impl Fetcher {
     }
 
     async fn plan_one(&self, one: &Wanted, watch: &PartitionWatch, isolation: Isolation) -> Stage {
-        let state = match watch.current() {
-            PartitionSnapshot::Known(state) => state,
-            PartitionSnapshot::Gone => return Stage::refused(None, FetchRefused::Unknown),
-            PartitionSnapshot::Pending => return Stage::refused(None, FetchRefused::Unavailable),
+        let mut state = match known(watch) {
+            Ok(state) => state,
+            Err(refused) => return Stage::refused(None, refused),
         };
+        if state.pointers.high_watermark.value() < one.offset {
+            // Only a linearizable look may say that an offset does not exist yet.
+            if self.view.fresh().await.is_err() {
+                return Stage::refused(None, FetchRefused::Unavailable);
+            }
+            state = match known(watch) {
+                Ok(state) => state,
+                Err(refused) => return Stage::refused(None, refused),
+            };
+        }
         let pointers = state.pointers;
         if let Some(refused) = check_epoch(one, &pointers) {
             return Stage::refused(Some(pointers), refused);
         }
         let range = pointers.log_start.value()..=pointers.high_watermark.value();
-        if one.offset < *range.start() {
+        if !range.contains(&one.offset) {
             return Stage::refused(None, FetchRefused::OffsetOutOfRange);
-        }
-        if *range.end() < one.offset {
-            return self.beyond_the_end(one, watch).await;
         }
         let offset = Offset::new(one.offset).expect("not below the log start");
         let bound = isolation.bound(&pointers);
@@ -256,25 +263,6 @@ impl Fetcher {
             return self.plan_below_window(one, offset, isolation).await;
         }
         Stage::planned(one, offset, &state, isolation)
-    }
-
-    /// Only a linearizable look may say that an offset does not exist yet.
-    async fn beyond_the_end(&self, one: &Wanted, watch: &PartitionWatch) -> Stage {
-        if self.view.fresh().await.is_err() {
-            return Stage::refused(None, FetchRefused::Unavailable);
-        }
-        match watch.current() {
-            PartitionSnapshot::Known(state)
-                if one.offset <= state.pointers.high_watermark.value() =>
-            {
-                let offset = Offset::new(one.offset).expect("beyond the end is not negative");
-                let bound = Isolation::ReadUncommitted;
-                Stage::planned(one, offset, &state, bound)
-            }
-            PartitionSnapshot::Known(_) => Stage::refused(None, FetchRefused::OffsetOutOfRange),
-            PartitionSnapshot::Gone => Stage::refused(None, FetchRefused::Unknown),
-            PartitionSnapshot::Pending => Stage::refused(None, FetchRefused::Unavailable),
-        }
     }
 
     /// History older than the pushed rows is asked for; rows and pointers of that answer only.
@@ -309,17 +297,34 @@ impl Fetcher {
             0 => None,
             _ => Some(self.budget.acquire(cost).await.expect("at most the capacity is asked")),
         };
-        let reads = plans.into_iter().zip(stages).enumerate().map(|(place, (plan, stage))| async move {
-            match stage {
-                Stage::Refused(fetched) => fetched,
-                Stage::Planned(pointers, _) => {
-                    let records = reader::read(&self.reader, &plan, &pointers, Some(place) == first).await;
-                    Fetched { pointers: Some(pointers), records }
+        let reads =
+            plans.into_iter().zip(stages).enumerate().map(|(place, (plan, stage))| async move {
+                match stage {
+                    Stage::Refused(fetched) => fetched,
+                    Stage::Planned(pointers, _) => {
+                        let records =
+                            reader::read(&self.reader, &plan, &pointers, Some(place) == first)
+                                .await;
+                        Fetched { pointers: Some(pointers), records }
+                    }
                 }
-            }
-        });
+            });
         let reads = futures::stream::iter(reads).buffered(self.limits.reads_max);
-        FetchAnswer { partitions: reads.collect().await, permit }
+        let partitions: Vec<Fetched> = reads.collect().await;
+        let mut permit = permit;
+        if let Some(permit) = &mut permit {
+            permit.shrink_to(partitions.iter().map(Fetched::bytes).sum());
+        }
+        FetchAnswer { partitions, permit }
+    }
+}
+
+/// What was pushed of a partition. "Gone" is a fact of an applied index: ids are never reused.
+fn known(watch: &PartitionWatch) -> Result<Arc<PartitionState>, FetchRefused> {
+    match watch.current() {
+        PartitionSnapshot::Known(state) => Ok(state),
+        PartitionSnapshot::Gone => Err(FetchRefused::Unknown),
+        PartitionSnapshot::Pending => Err(FetchRefused::Unavailable),
     }
 }
 

@@ -28,7 +28,8 @@ fn main() -> ExitCode {
     let ended = runtime.block_on(async {
         match cli.role.unwrap_or(Role::Up(cli.flags)) {
             Role::Up(flags) => roles::up::run(&flags).await,
-            _ => anyhow::bail!("soon"),
+            Role::Metadata(flags) => roles::metadata::run(&flags).await,
+            Role::Agent(flags) => roles::agent::run(&flags).await,
         }
     });
     match ended {

@@ -1,9 +1,17 @@
 //! Counters of this agent, as Prometheus sees them. Labels are bounded: API names and purposes,
 //! never topics or clients.
 
+use std::fmt;
+
+use aquifer_storage::store::metered::StoreCounters;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::Gauge,
+    },
     registry::Registry,
 };
 
@@ -46,6 +54,36 @@ impl Metrics {
         );
         registry.register("produced_bytes", "Record batch bytes accepted", produced_bytes.clone());
         registry.register("fetched_bytes", "Bytes of Fetch answers", self.fetched_bytes.clone());
+    }
+}
+
+/// Requests to the object store, which are what a bucket bills.
+#[derive(Debug)]
+pub struct StoreMetrics(pub StoreCounters);
+
+impl Collector for StoreMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counts = self.0.snapshot();
+        let kinds = [
+            ("put", counts.put),
+            ("get", counts.get),
+            ("delete", counts.delete),
+            ("list", counts.list),
+        ];
+        for (kind, counts) in kinds {
+            let rows = [
+                ("requests", "Requests started", counts.requests),
+                ("errors", "Requests that failed", counts.errors),
+                ("bytes", "Bytes written or read", counts.bytes),
+            ];
+            for (what, help, value) in rows {
+                let name = format!("aquifer_store_{kind}_{what}");
+                let counter = ConstCounter::new(value);
+                let kind = counter.metric_type();
+                counter.encode(encoder.encode_descriptor(&name, help, None, kind)?)?;
+            }
+        }
+        Ok(())
     }
 }
 

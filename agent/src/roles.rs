@@ -1,8 +1,8 @@
 //! The roles of the binary, and what they share: the store, signals, the agent's parts.
 
-// pub mod agent;
+pub mod agent;
 mod bucket;
-// pub mod metadata;
+pub mod metadata;
 mod parts;
 mod signals;
 pub mod up;

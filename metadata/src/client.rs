@@ -4,11 +4,11 @@
 pub mod direct;
 pub mod remote;
 
-use async_trait::async_trait;
 use aquifer_storage::{
     error::Outcome,
     model::{CommitSeq, LogIndex, SessionId, Timestamp},
 };
+use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use crate::{

@@ -18,7 +18,8 @@ pub mod wal;
 pub mod watch;
 
 /// The protobuf messages of `proto/aquifer/metadata/v1`.
-#[expect(missing_docs, reason = "the comments are in the proto files")]
+#[allow(missing_docs, clippy::all, reason = "generated: the comments are in the proto files")]
+#[allow(clippy::too_many_lines, reason = "generated")]
 pub mod proto {
     tonic::include_proto!("aquifer.metadata.v1");
 }

@@ -263,7 +263,8 @@ impl MetadataState {
         self.topics.get(topic).cloned()
     }
 
-    /// Live agents by node id; agents behind one address are one node, told with the newest session.
+    /// Live agents by node id; agents behind one address are one node, told with the newest
+    /// session.
     pub fn nodes(&self) -> Vec<CatalogNode> {
         let mut nodes: BTreeMap<NodeId, CatalogNode> = BTreeMap::new();
         for (id, session) in self.sessions.live() {

@@ -20,12 +20,12 @@ use std::{
     time::Duration,
 };
 
+use crate::raft::library::{BasicNode, Config, SnapshotPolicy, WatchReceiver};
 use aquifer_storage::{
     error::Outcome,
     model::{LogIndex, SessionId},
     seam::Seams,
 };
-use openraft::{BasicNode, Config, SnapshotPolicy, async_runtime::watch::WatchReceiver};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{

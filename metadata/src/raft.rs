@@ -7,6 +7,14 @@
 //! - An entry above this build's level stops the node: it would be misread.
 //! - Replies leave only from apply, after the entry's index was published.
 
+/// The words of the Raft library that the node says: all it knows of it.
+pub(crate) mod library {
+    pub(crate) use openraft::{
+        BasicNode, Config, ReadPolicy, SnapshotPolicy, async_runtime::watch::WatchReceiver,
+        impls::ProgressResponder,
+    };
+}
+
 pub mod log_store;
 pub mod network;
 pub mod record;

@@ -279,7 +279,7 @@ impl Request<'_> {
             Self::Vote(vote) => Some(Record::Vote(*vote)),
             Self::TruncateFrom(first) if *first == state.index.next() => None,
             Self::TruncateFrom(first) => Some(Record::TruncateFrom(*first)),
-            Self::Purge(id) if id.index < state.index.first() => None,
+            Self::Purge(id) if state.is_purged(id) => None,
             Self::Purge(id) => Some(Record::Purge(*id)),
             // What is committed but not here yet is said again once it is.
             Self::Committed(id) if state.index.next() <= id.index => None,

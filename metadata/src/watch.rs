@@ -1,7 +1,8 @@
 //! What each agent is told: the catalog whole and then as deltas, partitions and groups on demand.
 //!
 //! `Applied(index)` says how far all of it is true. Nothing goes back: indexes and pointers only
-//! grow for one agent, also over a reconnect, because the agent sends the highest index it has seen.
+//! grow for one agent, also over a reconnect, because the agent sends the highest index it has
+//! seen.
 
 use std::{collections::BTreeMap, sync::Arc};
 

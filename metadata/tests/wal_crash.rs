@@ -104,7 +104,8 @@ impl World {
         self.wal = Some(wal);
     }
 
-    /// The recovered log is what some prefix of the requests made, and no acknowledged one is missing.
+    /// The recovered log is what some prefix of the requests made, and no acknowledged one is
+    /// missing.
     fn adopt(&mut self, wal: &Wal, recovered: &Recovered) {
         let entries = wal.read(0..u64::MAX, usize::MAX).expect("recovered entries are readable");
         let range = recovered.entries.clone();

@@ -42,7 +42,8 @@ pub struct Listed {
 /// Keys are relative to the prefix: `/`-separated, ASCII, no leading slash.
 ///
 /// An implementation MUST make an object visible only whole, MUST serve a `get_range` that starts
-/// after a successful `put` with the bytes put, MUST classify each error by [`crate::error::Outcome`]
+/// after a successful `put` with the bytes put, MUST classify each error by
+/// [`crate::error::Outcome`]
 /// (`Indefinite` unless it is certain that nothing was written), and MUST NOT retry by itself:
 /// retries, hedges and deadlines belong to the decorators.
 #[async_trait]

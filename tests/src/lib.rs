@@ -1,5 +1,7 @@
 //! What whole-system tests share: processes under test, client programs, records to compare.
 
+#![allow(clippy::disallowed_methods, reason = "real processes run on real clocks")]
+
 pub mod client;
 pub mod process;
 pub mod record;

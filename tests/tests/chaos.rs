@@ -1,5 +1,7 @@
 //! kill -9 under load: what was acknowledged is there, once, at its offset.
 
+#![allow(clippy::disallowed_methods, reason = "real processes run on real clocks")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,

@@ -1,6 +1,8 @@
 //! Unmodified Kafka clients with default settings: every producer with every consumer, each record
 //! compared by key, value, headers, timestamp and offset.
 
+#![allow(clippy::disallowed_methods, reason = "real processes run on real clocks")]
+
 use std::{net::SocketAddr, process::Command};
 
 use aquifer_tests::{

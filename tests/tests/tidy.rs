@@ -47,10 +47,24 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("object_store::", &["storage/src/store/"]),
     ("openraft::", &["metadata/src/raft", "metadata/tests/raft"]),
     ("getrandom::", &["storage/src/seam.rs"]),
-    ("std::env::", &["agent/src/main.rs", "agent/build", "tests/"]),
-    ("aquifer_metadata::node", &["agent/src/main.rs", "agent/src/main/", "agent/tests/", "tests/"]),
-    ("aquifer_metadata::raft", &["agent/src/main.rs", "agent/src/main/"]),
-    ("aquifer_agent", &["agent/src/main", "agent/tests/", "agent/benches/", "tests/"]),
+    (
+        "std::env::",
+        &[
+            "agent/src/main.rs",
+            "agent/src/roles/",
+            "agent/build",
+            "agent/tests/",
+            "storage/tests/",
+            "metadata/tests/",
+            "tests/",
+        ],
+    ),
+    ("aquifer_metadata::node", &["agent/src/roles/", "agent/tests/", "metadata/", "tests/"]),
+    ("aquifer_metadata::raft", &["agent/src/roles/", "metadata/"]),
+    (
+        "aquifer_agent",
+        &["agent/src/main", "agent/src/roles/", "agent/tests/", "agent/benches/", "tests/"],
+    ),
 ];
 
 /// A package, and the packages it may not know.
@@ -102,6 +116,13 @@ fn code(text: &str) -> Vec<&str> {
     lines
 }
 
+/// Whether `line` holds `word` and not only a longer one that begins with it.
+fn says(line: &str, word: &str) -> bool {
+    let longer = |rest: &str| rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    let ends_open = word.ends_with(|c: char| c.is_alphanumeric());
+    line.match_indices(word).any(|(at, _)| !(ends_open && longer(&line[at + word.len()..])))
+}
+
 fn is_test(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.contains("/tests/") || path.contains("/benches/")
 }
@@ -120,7 +141,7 @@ fn pure_modules_do_no_io_and_read_no_clock() {
         }
         for word in IMPURE {
             for line in code(&text) {
-                if line.contains(word) {
+                if says(line, word) {
                     broken.push(format!("{path}: says {word:?}: {}", line.trim()));
                 }
             }
@@ -136,6 +157,7 @@ fn only_its_own_module_knows_each_secret() {
         let lines = code(&text);
         for (word, places) in ONLY_IN {
             let allowed = places.iter().any(|place| path.starts_with(place));
+            let allowed = allowed || path == "tests/tests/tidy.rs";
             if !allowed && lines.iter().any(|line| line.contains(word)) {
                 broken.push(format!("{path}: only {places:?} may say {word:?}"));
             }
@@ -164,7 +186,7 @@ fn a_file_is_read_in_one_sitting() {
             broken.push(format!("{path}: does not begin with a module doc (//!)"));
         }
         for (number, line) in text.lines().enumerate() {
-            if COLUMNS_MAX < line.chars().count() {
+            if COLUMNS_MAX < line.chars().count() && !is_test(&path) {
                 broken.push(format!("{path}:{}: more than {COLUMNS_MAX} columns", number + 1));
             }
         }

@@ -1,6 +1,8 @@
 //! ListOffsets (2) v1-11: earliest and latest, linearizable whichever agent answers. Offsets by
 //! timestamp are not served yet and say so per partition.
 
+use std::time::Duration;
+
 use aquifer_metadata::machine::effect::Pointers;
 use aquifer_storage::model::Offset;
 
@@ -18,6 +20,9 @@ use crate::{
     },
 };
 
+/// How long the answer waits for a partition that was not watched before.
+const FIRST_PUSH_MAX: Duration = Duration::from_secs(5);
+
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 /// Earliest on local disks, v8+: the same as earliest for a topic without tiers.
@@ -30,8 +35,11 @@ pub async fn handle(
     request: &Request<'_>,
     body: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
-    let isolation =
-        if body.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
+    let isolation = if body.isolation_level == 1 {
+        Isolation::ReadCommitted
+    } else {
+        Isolation::ReadUncommitted
+    };
     // One linearizable look for the whole request.
     let fresh = broker.view.fresh().await.is_ok();
     let mut topics = Vec::with_capacity(body.topics.len());
@@ -85,7 +93,8 @@ async fn list(
     let partition = topics::partition(&found, asked.partition_index).ok_or(unknown)?;
     let mut watch = broker.view.watch(partition);
     // A partition watched for the first time is told of at an index after our look.
-    let state = watch.known().await.ok_or(unknown)?;
+    let first_push = broker.seams.timeout(FIRST_PUSH_MAX, watch.known()).await;
+    let state = first_push.ok_or(ErrorCode::LeaderNotAvailable)?.ok_or(unknown)?;
     check_epoch(asked.current_leader_epoch, &state.pointers)?;
     let pointers = &state.pointers;
     let epoch = pointers.leader_epoch.value();

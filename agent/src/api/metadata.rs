@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use aquifer_metadata::watch::{CatalogNode, CatalogTopic};
+use aquifer_metadata::{
+    machine::command::TopicRejected,
+    watch::{CatalogNode, CatalogTopic},
+};
 use aquifer_storage::model::{NodeId, PartitionIndex, TopicPartition};
 
 use super::{
@@ -106,11 +109,8 @@ async fn answer_topic(
             replication_factor: broker.options.default_replication_factor,
             configs: BTreeMap::new(),
         };
-        match topics::create(broker, new).await {
-            Ok(Err(aquifer_metadata::machine::command::TopicRejected::Collides { .. })) => {
-                return refused(ErrorCode::InvalidTopicException, Uuid::ZERO, Some(name));
-            }
-            Ok(_) | Err(_) => {}
+        if let Ok(Err(TopicRejected::Collides { .. })) = topics::create(broker, new).await {
+            return refused(ErrorCode::InvalidTopicException, Uuid::ZERO, Some(name));
         }
         // As Kafka does: the answer that created it says "not yet", and the client asks again.
     }

@@ -75,16 +75,20 @@ struct Cut<'a> {
 impl Cut<'_> {
     /// Adds the batches of a row that the client wants, until the limit.
     fn take(&mut self, run: &Run, bytes: Bytes) -> Result<(), FetchRefused> {
-        // Smaller objects were checked as a whole when they entered the cache.
-        let unchecked = WHOLE_OBJECT_BYTES_MAX < run.object_bytes;
+        // Others were checked as a whole when they entered the cache.
+        let unchecked = run.object.merged || WHOLE_OBJECT_BYTES_MAX < run.object_bytes;
         let mut base = run.offsets.base;
         for batch in split_batches(bytes) {
             let batch = batch.map_err(|error| damaged(run, &error))?;
             let count = batch.header.offset_count().expect("split_batches checks the count");
             if run.offsets_final {
-                base = Offset::new(batch.header.base_offset).unwrap_or(base);
+                base = Offset::new(batch.header.base_offset).ok_or(FetchRefused::Corrupt)?;
             }
             let next = base.checked_add(count).ok_or(FetchRefused::Corrupt)?;
+            if base < run.offsets.base || run.offsets.next < next {
+                tracing::error!(object = %run.object, %base, "a batch lies outside its row");
+                return Err(FetchRefused::Corrupt);
+            }
             if self.plan.bound <= base {
                 self.full = true;
                 return Ok(());
@@ -92,7 +96,7 @@ impl Cut<'_> {
             if self.plan.offset < next {
                 let first = self.chunks.is_empty();
                 let fits = self.bytes + batch.bytes.len() <= self.plan.bytes_max;
-                if !fits && !(first && self.at_least_one) {
+                if !(fits || first && self.at_least_one) {
                     self.full = true;
                     return Ok(());
                 }

@@ -150,9 +150,12 @@ impl ConnectionSessions {
             session.forget(&key);
         }
         for (key, one) in asked {
-            if session.entries.len() < PARTITIONS_MAX || session.entries.contains_key(&key) {
-                session.put(detached(&key), one);
-            }
+            session.put(detached(&key), one);
+        }
+        if PARTITIONS_MAX < session.entries.len() {
+            // The client asks again in full, and is then served without a session.
+            self.sessions.remove(&request.id);
+            return Err(ErrorCode::FetchSessionIdNotFound);
         }
         if session.entries.is_empty() {
             self.sessions.remove(&request.id);
@@ -176,7 +179,7 @@ impl ConnectionSessions {
         let listed = listed_anyway || told.has_records || failed || entry.told != Some(pointers);
         entry.told = (!failed).then_some(pointers);
         if told.has_records {
-            session.to_end_of_line(key);
+            session.send_to_end_of_line(key);
         }
         listed
     }
@@ -200,7 +203,7 @@ impl Session {
         }
     }
 
-    fn to_end_of_line(&mut self, key: &PartitionKey) {
+    fn send_to_end_of_line(&mut self, key: &PartitionKey) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         self.line.remove(&entry.turn);
         entry.turn = self.next_turn;

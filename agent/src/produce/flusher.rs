@@ -51,7 +51,8 @@ pub(super) struct Flusher {
 }
 
 impl Flusher {
-    /// Writes the object. While it is unknown whether it is in the bucket, the same key is written again
+    /// Writes the object. While it is unknown whether it is in the bucket, the same key is written
+    /// again
     /// with the same bytes; at the deadline the object is given up, which is safe whatever became
     /// of the PUT: nobody else can commit it.
     ///

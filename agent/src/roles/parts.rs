@@ -11,17 +11,15 @@ use aquifer_agent::{
     broker::Broker,
     config::Settings,
     fetch::{FetchDeps, FetchLimits, Fetcher},
-    metrics::Metrics,
-    produce::{
-        FlushLimits, Producer, ProducerConfig, ProducerDeps, PutBudget, WriteThrough,
-    },
+    metrics::{Metrics, StoreMetrics},
+    produce::{FlushLimits, Producer, ProducerConfig, ProducerDeps, PutBudget, WriteThrough},
     server::listener,
     session::{Session, SessionConfig},
     view::View,
 };
 use aquifer_metadata::{
     client::Metadata,
-    machine::Genesis,
+    machine::{Genesis, command::HostPort},
     node::{MetadataNode, NodeConfig, Tuning, folder},
 };
 use aquifer_storage::{
@@ -46,6 +44,10 @@ const MEMORY_BYTES_DEFAULT: u64 = 512 << 20;
 /// PUTs per second that a bucket bill is safe with, and that a local disk does not feel.
 const PUTS_PER_SECOND: (u32, u32) = (10, 50);
 const PUT_BURST: u32 = 100;
+
+/// S3 Standard, us-east-1.
+const DOLLARS_PER_PUT: f64 = 5e-6;
+const SECONDS_PER_MONTH: f64 = 2_592_000.0;
 
 /// Starts the metadata node of `settings.data`, with a new identity when the folder is new.
 pub async fn start_node(settings: &Settings, seams: &Seams) -> anyhow::Result<MetadataNode> {
@@ -90,8 +92,7 @@ pub async fn claim(
     let identity = folder::read_identity(&settings.data)
         .context("--data")?
         .context("a started node has an identity")?;
-    let mine =
-        ClusterFile { cluster_id: identity.cluster_id.clone(), lineage: identity.lineage };
+    let mine = ClusterFile { cluster_id: identity.cluster_id.clone(), lineage: identity.lineage };
     loop {
         match claim_prefix(bucket.store.as_ref(), &mine).await {
             Ok(Claim::Claimed | Claim::Ours) => return Ok(()),
@@ -144,17 +145,7 @@ impl Agent {
         seams: Seams,
     ) -> anyhow::Result<Self> {
         let services = CancellationToken::new();
-        let metrics = Arc::new(Metrics::default());
-        let mut registry = Registry::default();
-        metrics.register(&mut registry);
-        let starting = Readiness::NotReady("connecting to metadata".to_owned());
-        let (readiness, ready) = watch::channel(starting);
-        let http = admin_http::bind(settings.http)
-            .await
-            .with_context(|| format!("--http {}", settings.http))?;
-        let stop = services.clone().cancelled_owned();
-        seams.spawn("http", admin_http::serve(http, ready, Arc::new(registry), stop));
-
+        let (metrics, readiness) = serve_http(&settings, &bucket, &seams, &services).await?;
         let (view, service) = View::new(Arc::clone(&metadata), seams.clone());
         seams.spawn("view", service.run(services.clone().cancelled_owned()));
         let config =
@@ -217,29 +208,33 @@ impl Agent {
 
     /// Says what runs where, what it may cost, and what to type next.
     pub fn announce(&self, role: &str) {
-        let Self { settings, bucket, .. } = self;
+        let settings = &self.settings;
         let advertised = settings.advertised();
+        let HostPort { host, port } = &advertised;
         println!("Aquifer {} ({role}) is ready", env!("CARGO_PKG_VERSION"));
-        println!(
-            "  Kafka     {} (clients are told {}:{})",
-            settings.kafka, advertised.host, advertised.port
-        );
+        println!("  Kafka     {} (clients are told {host}:{port})", settings.kafka);
         println!("  health    http://{}/readyz, /metrics", settings.http);
         println!("  bucket    {}", settings.store_url());
-        let puts = puts_per_second(settings, bucket);
-        match bucket.url {
-            StoreUrl::S3 { .. } => {
-                let dollars = f64::from(puts) * 2_592_000.0 * 5e-6;
-                println!(
-                    "  cost      at most {puts} PUT/s outside full objects: up to ${dollars:.0} a month at S3 list prices; idle costs nothing"
-                );
-            }
-            StoreUrl::File { .. } => println!("  cost      none: a local folder, fsynced"),
-            StoreUrl::Memory => println!("  cost      none, and NOTHING SURVIVES this process"),
-        }
+        println!("  cost      {}", self.cost());
         println!();
         println!("  try       echo hello | kcat -b {} -P -t first", settings.kafka);
         println!("            kcat -b {} -C -t first -o beginning -e", settings.kafka);
+    }
+
+    /// What the store may cost, for people.
+    fn cost(&self) -> String {
+        let puts = puts_per_second(&self.settings, &self.bucket);
+        match self.bucket.url {
+            StoreUrl::S3 { .. } => {
+                let dollars = f64::from(puts) * SECONDS_PER_MONTH * DOLLARS_PER_PUT;
+                format!(
+                    "at most {puts} PUT/s besides full objects: up to ${dollars:.0} a month at \
+                     S3 list prices; idle costs nothing"
+                )
+            }
+            StoreUrl::File { .. } => "none: a local folder, fsynced".to_owned(),
+            StoreUrl::Memory => "none, and NOTHING SURVIVES this process".to_owned(),
+        }
     }
 
     /// Serves until `shutdown`, then drains: readiness flips, listeners close, what was read is
@@ -260,6 +255,27 @@ impl Agent {
         services.cancel();
         Ok(())
     }
+}
+
+/// Binds and serves health and metrics, not ready yet.
+async fn serve_http(
+    settings: &Settings,
+    bucket: &Bucket,
+    seams: &Seams,
+    services: &CancellationToken,
+) -> anyhow::Result<(Arc<Metrics>, watch::Sender<Readiness>)> {
+    let metrics = Arc::new(Metrics::default());
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    registry.register_collector(Box::new(StoreMetrics(bucket.counters.clone())));
+    let starting = Readiness::NotReady("connecting to metadata".to_owned());
+    let (readiness, ready) = watch::channel(starting);
+    let http = admin_http::bind(settings.http)
+        .await
+        .with_context(|| format!("--http {}", settings.http))?;
+    let stop = services.clone().cancelled_owned();
+    seams.spawn("http", admin_http::serve(http, ready, Arc::new(registry), stop));
+    Ok((metrics, readiness))
 }
 
 fn puts_per_second(settings: &Settings, bucket: &Bucket) -> u32 {

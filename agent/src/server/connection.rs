@@ -41,8 +41,8 @@ pub async fn serve(
         tracing::debug!(%peer, %error, "no TCP_NODELAY");
     }
     let (read, write) = stream.into_split();
-    let mut limits = FrameLimits::default();
-    limits.produce_bytes = broker.options.request_bytes_max;
+    let produce_bytes = broker.options.request_bytes_max;
+    let limits = FrameLimits { produce_bytes, ..FrameLimits::default() };
     let mut connection = Connection {
         reader: FrameReader::new(read, limits),
         write,

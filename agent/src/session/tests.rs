@@ -1,3 +1,5 @@
+//! Laws of session.
+
 use std::sync::atomic::Ordering;
 
 use aquifer_storage::seam::system;

@@ -1,3 +1,5 @@
+//! Laws of view.
+
 use aquifer_metadata::{
     machine::effect::{Pointers, Run},
     watch::{WINDOW_RUNS_MAX, WatchEvent},

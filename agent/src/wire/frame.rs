@@ -17,7 +17,8 @@ pub struct FrameLimits {
     pub unauthenticated_bytes: usize,
     /// Produce.
     pub produce_bytes: usize,
-    /// Any other API; a few that grow with the cluster may have a multiple (see [`FrameLimits::of`]).
+    /// Any other API; a few that grow with the cluster may have a multiple (see
+    /// [`FrameLimits::of`]).
     pub other_bytes: usize,
 }
 

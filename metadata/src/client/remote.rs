@@ -29,9 +29,7 @@ use tonic::{Code, ConnectError, Status, transport::Channel};
 use self::connection::Connections;
 use super::{CallError, CommitStream, Heartbeat, Metadata, WatchStream};
 use crate::{
-    codec::{
-        answer_from_proto, applied_reply_from_proto, command_to_proto, query_to_proto,
-    },
+    codec::{answer_from_proto, applied_reply_from_proto, command_to_proto, query_to_proto},
     machine::{
         LEVEL,
         command::{AppliedReply, Command},
@@ -169,8 +167,7 @@ impl RemoteClient {
                 let connection = under_way.load(Ordering::Relaxed);
                 self.inner.connections.leave(connection);
                 let indefinite = call.has_effect && connection != 0;
-                let outcome =
-                    if indefinite { Outcome::Indefinite } else { Outcome::Unavailable };
+                let outcome = if indefinite { Outcome::Indefinite } else { Outcome::Unavailable };
                 let reason = format!("no answer within {:?}", self.inner.deadline);
                 Err(CallError { call: call.name, outcome, reason })
             }
@@ -209,10 +206,8 @@ impl RemoteClient {
 
     /// What a reply means. The first one tells which cluster this is.
     fn judge<T>(&self, call: Call, heard: Heard<T>) -> Result<T, Failed> {
-        let failed = |outcome, reason: String, again| Failed {
-            error: call.error(outcome, reason),
-            again,
-        };
+        let failed =
+            |outcome, reason: String, again| Failed { error: call.error(outcome, reason), again };
         let refusal = match heard.reply {
             Some(Ok(answer)) => {
                 let ours = self.inner.cluster_id.get_or_init(|| heard.cluster_id.clone());
@@ -224,8 +219,7 @@ impl RemoteClient {
             }
             Some(Err(refusal)) => refusal,
             None => {
-                let outcome =
-                    if call.has_effect { Outcome::Indefinite } else { Outcome::Corrupt };
+                let outcome = if call.has_effect { Outcome::Indefinite } else { Outcome::Corrupt };
                 return Err(failed(outcome, "the reply cannot be read".into(), false));
             }
         };

@@ -18,7 +18,8 @@ use crate::{
     proto::{self, command::Command as Kind},
 };
 
-/// The longest encoded entry that is read. The proposer keeps to 1 MiB unless one command is larger.
+/// The longest encoded entry that is read. The proposer keeps to 1 MiB unless one command is
+/// larger.
 pub const ENTRY_BYTES_MAX: usize = 64 << 20;
 
 /// Commands of one entry.

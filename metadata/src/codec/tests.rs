@@ -1,3 +1,5 @@
+//! Laws of codec.
+
 use aquifer_storage::model::{CommitSeq, ProducerEpoch, ProducerId, Sequence, Timestamp};
 use prost::Message;
 

@@ -2,8 +2,8 @@
 
 use aquifer_storage::model::{Offset, TopicPartition};
 
-pub use super::group::query::{GroupAnswer, GroupQuery};
 use super::effect::{Pointers, Run};
+pub use super::group::query::{GroupAnswer, GroupQuery};
 
 /// A question to the state machine.
 #[derive(Clone, Debug, PartialEq)]

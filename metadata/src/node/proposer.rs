@@ -8,9 +8,9 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use crate::raft::library::ProgressResponder;
 use aquifer_storage::{error::Outcome, seam::Seams};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use openraft::impls::ProgressResponder;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{NodeMetrics, cost::Cost};

@@ -1,7 +1,7 @@
 //! Linearizable indexes: one round of the group serves every request that waits for it.
 
+use crate::raft::library::ReadPolicy;
 use aquifer_storage::{error::Outcome, model::LogIndex};
-use openraft::ReadPolicy;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{client::CallError, raft::RaftHandle};

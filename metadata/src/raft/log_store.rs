@@ -213,6 +213,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let last = last.map(|id| id.index);
+        if last.is_some_and(|last| self.wal.entries().end <= last) {
+            return Ok(()); // Nothing is behind it.
+        }
         let truncated = self.wal.truncate_after(last, Box::new(|_| {})).await;
         truncated.map_err(|refused| to_io(refused.error))
     }

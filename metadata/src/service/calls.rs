@@ -94,7 +94,10 @@ impl Service {
         Ok(self.node.read_index().await?.value())
     }
 
-    async fn answered(&self, request: proto::QueryRequest) -> Result<proto::IndexedAnswer, Refusal> {
+    async fn answered(
+        &self,
+        request: proto::QueryRequest,
+    ) -> Result<proto::IndexedAnswer, Refusal> {
         admit(request.caller, &self.node.identity().cluster_id)?;
         let query = request.query.ok_or(CodecError::Missing("query"))?;
         let mut query = crate::codec::query_from_proto(query)?;

@@ -162,6 +162,14 @@ impl State {
         }
     }
 
+    /// Whether a purge of `id` has nothing to do. A greater id of the last index purged is noted:
+    /// it names better what lies before the first entry.
+    pub(super) fn is_purged(&self, id: &LogId) -> bool {
+        let first = self.index.first();
+        let is_better = id.index.checked_add(1) == Some(first) && self.purged < Some(*id);
+        id.index < first && !is_better
+    }
+
     /// Whether the log may take the record next.
     pub(super) fn check(&self, record: &Record) -> Result<(), Rejection> {
         match record {

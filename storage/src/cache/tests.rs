@@ -1,3 +1,5 @@
+//! Laws of cache.
+
 use std::sync::Mutex;
 
 use futures::future::join_all;

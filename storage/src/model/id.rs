@@ -26,7 +26,8 @@ macro_rules! number_id {
             /// When the number space is exhausted, which is a bug: it would reuse an id.
             #[must_use]
             pub fn next(self) -> Self {
-                Self(self.0.checked_add(1).expect(concat!(stringify!($name), " space is exhausted")))
+                let exhausted = concat!(stringify!($name), " space is exhausted");
+                Self(self.0.checked_add(1).expect(exhausted))
             }
         }
 

@@ -1,8 +1,6 @@
 //! Laws of the plan.
 
-use aquifer_storage::model::{
-    Lineage, ObjectName, ObjectSeq, OffsetRange, SessionId, Timestamp,
-};
+use aquifer_storage::model::{Lineage, ObjectName, ObjectSeq, OffsetRange, SessionId, Timestamp};
 
 use super::*;
 

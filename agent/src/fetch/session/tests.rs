@@ -93,8 +93,7 @@ fn closing_and_reopening_drop_the_named_session() {
 fn a_session_that_forgets_everything_is_gone() {
     let mut sessions = opened();
     let all = (0..3).map(key);
-    let (context, wanted) =
-        sessions.begin(request(7, 1), 8, Vec::new(), all).expect("answers");
+    let (context, wanted) = sessions.begin(request(7, 1), 8, Vec::new(), all).expect("answers");
     assert_eq!((context, wanted.len()), (Context::Full, 0));
     assert_eq!(resume(&mut sessions, 2), Err(ErrorCode::FetchSessionIdNotFound));
 }

@@ -1,3 +1,5 @@
+//! Laws of chain.
+
 use aquifer_storage::model::{PartitionIndex, TopicId};
 
 use super::*;

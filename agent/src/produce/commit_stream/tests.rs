@@ -1,3 +1,5 @@
+//! Laws of commit stream.
+
 use aquifer_storage::model::{Offset, PartitionIndex, Timestamp, TopicId};
 
 use super::{super::chain::ChainKey, *};

@@ -1,3 +1,5 @@
+//! Laws of plan.
+
 use super::*;
 
 const LIMITS: FlushLimits = FlushLimits {

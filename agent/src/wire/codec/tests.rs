@@ -1,3 +1,5 @@
+//! Laws of codec.
+
 use bytes::Bytes;
 
 use super::*;

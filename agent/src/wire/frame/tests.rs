@@ -1,3 +1,5 @@
+//! Laws of frame.
+
 use super::*;
 
 fn parse(

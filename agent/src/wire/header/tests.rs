@@ -1,3 +1,5 @@
+//! Laws of header.
+
 use super::*;
 use crate::wire::{
     error_code::ErrorCode,

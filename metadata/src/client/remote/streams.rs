@@ -1,8 +1,6 @@
 //! The two streams: what the caller sends is the request's body, what comes back is carried to the
 //! caller by one task. Either end closes the stream.
 
-use std::future::Future;
-
 use aquifer_storage::{
     model::{CommitSeq, LogIndex, SessionId},
     seam::Seams,
@@ -167,45 +165,42 @@ fn watch_event(message: proto::WatchStreamReply) -> Result<WatchEvent, Ended> {
 }
 
 /// Carries messages to the caller until either is gone. Dropping `incoming` resets the stream.
-fn carry<Message, T>(
+async fn carry<Message, T>(
     mut incoming: Streaming<Message>,
     caller: mpsc::Sender<T>,
     read: fn(Message) -> Result<T, Ended>,
     end: oneshot::Sender<()>,
-) -> impl Future<Output = ()> + Send + 'static
-where
+) where
     Message: Send + 'static,
     T: Send + 'static,
 {
-    async move {
-        let _end = end; // Ends the request's body with this task.
-        loop {
-            let message = tokio::select! {
-                message = incoming.message() => message,
-                () = caller.closed() => return,
-            };
-            let read = match message {
-                Ok(Some(message)) => read(message),
-                Ok(None) => return,
-                Err(status) => {
-                    tracing::debug!(%status, "a metadata stream broke");
+    let _end = end; // Ends the request's body with this task.
+    loop {
+        let message = tokio::select! {
+            message = incoming.message() => message,
+            () = caller.closed() => return,
+        };
+        let read = match message {
+            Ok(Some(message)) => read(message),
+            Ok(None) => return,
+            Err(status) => {
+                tracing::debug!(%status, "a metadata stream broke");
+                return;
+            }
+        };
+        match read {
+            Ok(value) => {
+                if caller.send(value).await.is_err() {
                     return;
                 }
-            };
-            match read {
-                Ok(value) => {
-                    if caller.send(value).await.is_err() {
-                        return;
-                    }
-                }
-                Err(Ended::Refused(refusal)) => {
-                    tracing::warn!(reason = refusal.reason, "metadata refused a stream");
-                    return;
-                }
-                Err(Ended::Unreadable(error)) => {
-                    tracing::error!(%error, "a metadata stream cannot be read");
-                    return;
-                }
+            }
+            Err(Ended::Refused(refusal)) => {
+                tracing::warn!(reason = refusal.reason, "metadata refused a stream");
+                return;
+            }
+            Err(Ended::Unreadable(error)) => {
+                tracing::error!(%error, "a metadata stream cannot be read");
+                return;
             }
         }
     }

@@ -38,7 +38,8 @@ pub enum GroupAsk {
         /// The partitions asked for.
         partitions: Option<Vec<TopicPartition>>,
     },
-    /// Whether a member may go on: the check behind a heartbeat, which the leader answers and notes.
+    /// Whether a member may go on: the check behind a heartbeat, which the leader answers and
+    /// notes.
     Heartbeat {
         /// The member.
         member: MemberId,

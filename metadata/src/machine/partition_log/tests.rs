@@ -1,3 +1,5 @@
+//! Laws of partition log.
+
 use super::*;
 
 fn batch(object: u32, position: u32, record_count: u32) -> NewBatch {

@@ -1,3 +1,5 @@
+//! Laws of producer.
+
 use aquifer_storage::model::PartitionIndex;
 
 use super::*;

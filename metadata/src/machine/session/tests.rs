@@ -1,3 +1,5 @@
+//! Laws of session.
+
 use super::*;
 
 fn register(sessions: &mut Sessions, request: u64) -> SessionId {

@@ -1,3 +1,5 @@
+//! Laws of object.
+
 use proptest::prelude::*;
 
 use super::*;

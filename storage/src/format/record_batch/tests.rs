@@ -1,3 +1,5 @@
+//! Laws of record batch.
+
 use proptest::prelude::*;
 
 use super::*;

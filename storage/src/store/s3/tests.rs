@@ -1,3 +1,5 @@
+//! Laws of s3.
+
 use std::{
     io::{Read, Write},
     net::TcpListener,
