@@ -1,6 +1,6 @@
 //! Hostile frames through prefix, header and body: no panic, and memory within its bound.
 //!
-//! `AQUIFER_FULL=1` makes it ten times as many frames.
+//! `TEST_FULL=1` makes it ten times as many frames.
 
 #[path = "wire_support/schema.rs"]
 mod schema;
@@ -192,7 +192,7 @@ fn amplifiers() {
 /// One test, as the allocator counts for the whole process.
 #[test]
 fn hostile_frames_neither_panic_nor_take_more_memory_than_their_bound() {
-    let full = std::env::var_os("AQUIFER_FULL").is_some();
+    let full = std::env::var_os("TEST_FULL").is_some();
     let frames = if full { 10 * FRAMES } else { FRAMES };
     crafted_bombs();
     amplifiers();

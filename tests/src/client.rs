@@ -33,7 +33,7 @@ impl Client {
         let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
         let mut command = match self {
             Self::Librdkafka => {
-                let mut command = Command::new(tool("AQUIFER_PYTHON")?);
+                let mut command = Command::new(tool("TEST_PYTHON")?);
                 command.arg(clients.join("python/client.py"));
                 command
             }
@@ -41,10 +41,10 @@ impl Client {
                 let mut command = Command::new("java");
                 command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]);
                 command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
-                command.args(["-cp", &tool("AQUIFER_JAVA_CLASSPATH")?, "Client"]);
+                command.args(["-cp", &tool("TEST_JAVA_CLASSPATH")?, "Client"]);
                 command
             }
-            Self::KafkaGo => Command::new(tool("AQUIFER_KAFKA_GO")?),
+            Self::KafkaGo => Command::new(tool("TEST_KAFKA_GO")?),
         };
         command.args(arguments).stdin(Stdio::null());
         Ok(command)

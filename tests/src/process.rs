@@ -148,7 +148,7 @@ impl Place {
     }
 
     fn command(&self, role: &str) -> anyhow::Result<Command> {
-        let mut command = Command::new(tool("AQUIFER_BIN")?);
+        let mut command = Command::new(tool("TEST_BIN")?);
         command.arg(role).args(["--kafka", &self.kafka.to_string()]);
         command.args(["--http", &self.http.to_string()]).args(&self.arguments);
         if let Some(store) = &self.store {
@@ -167,7 +167,7 @@ impl Place {
 
 /// Starts `aquifer metadata` and returns once it accepts connections.
 pub fn metadata_node(place: &Place, listen: SocketAddr) -> anyhow::Result<Process> {
-    let mut command = Command::new(tool("AQUIFER_BIN")?);
+    let mut command = Command::new(tool("TEST_BIN")?);
     command.args(["metadata", "--id", "1", "--listen", &listen.to_string()]);
     command.arg("--data").arg(&place.data).envs(place.environment.clone());
     if let Some(store) = &place.store {
@@ -188,7 +188,7 @@ pub fn minio(data: &std::path::Path) -> anyhow::Result<(Process, SocketAddr)> {
     // MinIO's single-drive layout makes a folder a bucket.
     std::fs::create_dir_all(data.join("aquifer"))?;
     let (address, console) = (free_address()?, free_address()?);
-    let mut command = Command::new(tool("AQUIFER_MINIO")?);
+    let mut command = Command::new(tool("TEST_MINIO")?);
     command.args(["server", "--quiet", "--address", &address.to_string()]);
     command.args(["--console-address", &console.to_string()]).arg(data);
     command.env("MINIO_ROOT_USER", "AKIATEST").env("MINIO_ROOT_PASSWORD", "secrettest");

@@ -57,7 +57,8 @@ pub fn assorted() -> Vec<Record> {
         record(bytes(1, 2), None),
         record(None, None),
         record(bytes(0, 0), bytes(0, 0)),
-        record(bytes(10, 3), bytes(1 << 20, 4)),
+        // As large as the default `max.message.bytes` lets through, with its batch around it.
+        record(bytes(10, 3), bytes((1 << 20) - 200, 4)),
     ];
     for size in [1, 2, 100, 1000, 10_000, 100_000] {
         records.push(record(bytes(8, size as u8), bytes(size, 5)));

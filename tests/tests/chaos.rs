@@ -18,7 +18,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 /// Kills per run; the full run makes it a hundred.
 fn rounds() -> usize {
-    let full = std::env::var("AQUIFER_FULL").is_ok_and(|full| !full.is_empty());
+    let full = std::env::var("TEST_FULL").is_ok_and(|full| !full.is_empty());
     if full { 100 } else { 10 }
 }
 
