@@ -230,7 +230,11 @@ pub fn load(flags: &Flags) -> Result<Settings, ConfigError> {
         figment = figment.merge(Toml::file_exact(path));
     }
     let figment = figment
-        .merge(Env::prefixed("AQUIFER_").ignore(&["config", "log", "s3_virtual_hosted"]).lowercase(true))
+        .merge(
+            Env::prefixed("AQUIFER_")
+                .ignore(&["config", "log", "s3_virtual_hosted"])
+                .lowercase(true),
+        )
         .merge(Serialized::defaults(flags));
     let mut settings: Settings =
         figment.extract().map_err(|error| ConfigError::Invalid(Box::new(error)))?;
