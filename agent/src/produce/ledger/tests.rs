@@ -77,6 +77,8 @@ struct World {
     wire: BTreeMap<SessionId, VecDeque<CommitPart>>,
     clients: [Client; 4],
     waiting: BTreeMap<BatchId, (usize, i32)>,
+    /// Outcomes whose answers wait for those of earlier requests.
+    decided: BTreeMap<BatchId, AppendOutcome>,
     /// Batches that ended as definitely not happened, by what identifies them in a log.
     dead: Vec<BatchId>,
 }
@@ -106,6 +108,7 @@ impl World {
             wire: BTreeMap::new(),
             clients: Default::default(),
             waiting: BTreeMap::new(),
+            decided: BTreeMap::new(),
             dead: Vec::new(),
         };
         world.begin_session();
@@ -165,12 +168,12 @@ impl World {
         });
         let deadline = self.now + Duration::from_secs(5);
         let (id, admitted) = self.ledger.admit(Arrival { key, place, deadline });
+        self.waiting.insert(id, (chain, sequence));
         if admitted {
-            self.waiting.insert(id, (chain, sequence));
             let incoming = Incoming { id, key, batch, permit: Permit::none(), deadline };
             self.buffer.push(self.now, incoming);
         } else {
-            self.retry(chain, sequence);
+            self.decided.insert(id, AppendOutcome::BrokenChain);
         }
     }
 
@@ -227,11 +230,14 @@ impl World {
 
     /// Clients learn their outcomes.
     fn deliver(&mut self) {
-        let mut decided = self.ledger.take_decided();
-        // A connection's answers leave in request order.
-        decided.sort_by_key(|(id, _)| *id);
-        for (id, outcome) in decided {
-            let (chain, sequence) = self.waiting.remove(&id).expect("a batch is decided once");
+        for (id, outcome) in self.ledger.take_decided() {
+            let known = self.decided.insert(id, outcome);
+            assert!(known.is_none() && self.waiting.contains_key(&id), "a batch is decided once");
+        }
+        // A connection's answers leave in request order: one that is missing holds up the rest.
+        while let Some((&id, &(chain, sequence))) = self.waiting.first_key_value() {
+            let Some(outcome) = self.decided.remove(&id) else { break };
+            self.waiting.remove(&id);
             match outcome {
                 AppendOutcome::Appended { base, .. } | AppendOutcome::Duplicate { base, .. } => {
                     self.clients[chain].acked.push((sequence, base.value()));
@@ -241,8 +247,12 @@ impl World {
                     self.retry(chain, sequence);
                 }
                 AppendOutcome::Unknown => self.retry(chain, sequence),
+                // Clients take it as reordering unless the batch is next in line, and send again.
                 AppendOutcome::Rejected(rejected) => {
-                    panic!("chain {chain} sequence {sequence}: {rejected:?}");
+                    let acked = self.clients[chain].acked.iter().map(|(sequence, _)| *sequence);
+                    let next = acked.max().map_or(0, |last| last + 1);
+                    assert!(next < sequence, "chain {chain} sequence {sequence}: {rejected:?}");
+                    self.retry(chain, sequence);
                 }
             }
         }
