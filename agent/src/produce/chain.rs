@@ -5,8 +5,10 @@
 //!
 //! # Invariants
 //! - Batches of a chain are assigned to parts in the order they were admitted.
-//! - A broken chain stays broken: once a producer's batch ended in a retriable definite error,
-//!   nothing behind it is let in before that sequence, a higher epoch or a new connection arrives.
+//! - A broken chain stays broken: once a producer's batch ended in a retriable error, nothing
+//!   behind it is let in before that sequence, a higher epoch or a new connection arrives; and
+//!   then what was refused behind it, in sequence order, before anything new. Otherwise metadata
+//!   would see a gap that is none: the batch between is on its way back.
 //! - Without a producer id the chain only orders.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -60,22 +62,43 @@ struct Link {
     assigned: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// Most refused sequences remembered per chain. Idempotent clients have at most five requests in
+/// flight; what a stranger one sends beyond this is refused too, and is let in when these are.
+const REFUSED_MAX: usize = 64;
+
+/// What the client will send again, in this order, before anything of this epoch is let in.
+#[derive(Debug)]
 struct Broken {
-    at: ChainPlace,
-    id: BatchId,
+    epoch: ProducerEpoch,
+    /// Ascending, without repeats, never empty.
+    refused: Vec<Sequence>,
+}
+
+impl Broken {
+    fn refuse(&mut self, sequence: Sequence) {
+        let at = self.refused.partition_point(|refused| is_after(sequence, *refused));
+        if self.refused.get(at) != Some(&sequence) {
+            self.refused.insert(at, sequence);
+            self.refused.truncate(REFUSED_MAX);
+        }
+    }
 }
 
 impl Chains {
     /// Takes a batch behind the others of its chain; `false` when the chain is broken there.
     pub(super) fn admit(&mut self, key: ChainKey, place: Option<ChainPlace>, id: BatchId) -> bool {
         let chain = self.chains.entry(key).or_default();
-        if let (Some(broken), Some(place)) = (chain.broken, place) {
-            if place.epoch > broken.at.epoch || place == broken.at {
-                chain.broken = None;
-            } else if place.epoch == broken.at.epoch && is_after(place.sequence, broken.at.sequence)
-            {
+        if let (Some(broken), Some(place)) = (&mut chain.broken, place) {
+            let first = *broken.refused.first().expect("a break has a place");
+            if place.epoch == broken.epoch && is_after(place.sequence, first) {
+                broken.refuse(place.sequence);
                 return false;
+            }
+            if place.epoch == broken.epoch && place.sequence == first {
+                broken.refused.remove(0);
+            }
+            if broken.epoch < place.epoch || broken.refused.is_empty() {
+                chain.broken = None;
             }
             // An older epoch, or a retry of something before the break: metadata judges it.
         }
@@ -111,8 +134,8 @@ impl Chains {
         self.tidy(key);
     }
 
-    /// `id` ended in a retriable definite error: breaks the chain there and returns the later
-    /// unsent batches of the same epoch, which end with it.
+    /// `id` ended in an error after which its client sends it again: breaks the chain there and
+    /// returns the later unsent batches of the same epoch, which end with it.
     pub(super) fn fail(
         &mut self,
         key: &ChainKey,
@@ -123,23 +146,30 @@ impl Chains {
         chain.queue.retain(|link| link.id != id);
         let mut followers = Vec::new();
         if let Some(at) = place {
-            let shadowed = chain.broken.is_some_and(|broken| {
-                at.epoch < broken.at.epoch || (at.epoch == broken.at.epoch && broken.id < id)
-            });
-            let renewed = chain
-                .queue
-                .iter()
-                .any(|link| link.place.is_some_and(|place| at.epoch < place.epoch));
-            if !shadowed && !renewed {
-                chain.broken = Some(Broken { at, id });
-            }
-            chain.queue.retain(|link| {
-                let follows =
-                    id < link.id && link.place.is_some_and(|place| place.epoch == at.epoch);
-                if follows {
-                    followers.push(link.id);
+            let newest = chain.queue.iter().filter_map(|link| Some(link.place?.epoch)).max();
+            let broken_at = chain.broken.as_ref().map(|broken| broken.epoch);
+            if broken_at.max(newest) <= Some(at.epoch) {
+                if broken_at < Some(at.epoch) {
+                    chain.broken = Some(Broken { epoch: at.epoch, refused: Vec::new() });
                 }
-                !follows
+                if let Some(broken) = &mut chain.broken {
+                    broken.refuse(at.sequence);
+                }
+            }
+            let broken = chain.broken.as_mut().filter(|broken| broken.epoch == at.epoch);
+            let mut refused = broken;
+            chain.queue.retain(|link| {
+                let Some(place) = link.place.filter(|place| place.epoch == at.epoch) else {
+                    return true;
+                };
+                if link.id < id {
+                    return true;
+                }
+                if let Some(broken) = &mut refused {
+                    broken.refuse(place.sequence);
+                }
+                followers.push(link.id);
+                false
             });
         }
         self.tidy(key);

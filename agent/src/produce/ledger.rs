@@ -9,7 +9,7 @@
 //! # Not here
 //! PUTs, connections and clocks (`writer`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use aquifer_metadata::machine::command::{BatchOutcome, CommitPart, CommitReply};
 use aquifer_storage::{
@@ -31,6 +31,8 @@ pub(super) struct Ledger {
     batches: BTreeMap<BatchId, Record>,
     deadlines: BTreeSet<(MonoTime, BatchId)>,
     chains: Chains,
+    /// Connections with batches here.
+    connections: BTreeMap<ConnectionId, Connection>,
     current: Option<SessionId>,
     /// The newest session ever begun: one that ended here never begins again.
     latest: Option<SessionId>,
@@ -48,6 +50,12 @@ struct Record {
     answered: bool,
     /// Its chain is held until it is decided.
     holds: bool,
+}
+
+#[derive(Debug, Default)]
+struct Connection {
+    batches: usize,
+    closed: bool,
 }
 
 /// How far a batch has come.
@@ -83,6 +91,7 @@ impl Ledger {
             let stage = Stage::Buffered;
             let record = Record { key, place, deadline, stage, answered: false, holds: false };
             self.batches.insert(id, record);
+            self.connections.entry(key.connection).or_default().batches += 1;
             self.deadlines.insert((deadline, id));
         }
         (id, admitted)
@@ -179,7 +188,7 @@ impl Ledger {
         }
         let Some(stream) = self.streams.remove(&session) else { return };
         for id in stream.undecided() {
-            self.settle(id, AppendOutcome::Unknown);
+            self.fail(id, AppendOutcome::Unknown);
         }
         self.assign();
     }
@@ -242,7 +251,7 @@ impl Ledger {
             }
             Replied::Unknowable(ids) => {
                 for id in ids {
-                    self.settle(id, AppendOutcome::Unknown);
+                    self.fail(id, AppendOutcome::Unknown);
                 }
                 true
             }
@@ -293,6 +302,9 @@ impl Ledger {
     /// The connection is gone.
     pub(super) fn close(&mut self, connection: ConnectionId) {
         self.chains.close(connection);
+        if let Some(connection) = self.connections.get_mut(&connection) {
+            connection.closed = true;
+        }
     }
 
     /// Outcomes since the last call.
@@ -311,10 +323,16 @@ impl Ledger {
         stream.move_window();
     }
 
-    /// Ends a batch that definitely did not happen, and with it what follows in its chain.
+    /// Ends a batch that its client sends again, and with it what follows in its chain: it did
+    /// not happen, or nobody can tell any more.
     fn fail(&mut self, id: BatchId, outcome: AppendOutcome) {
+        let Some(&Record { key, place, .. }) = self.batches.get(&id) else { return };
+        let followers = self.chains.fail(&key, id, place);
+        if self.connections.get(&key.connection).is_some_and(|connection| connection.closed) {
+            // Nobody sends anything again on it.
+            self.chains.close(key.connection);
+        }
         let Some(record) = self.remove(id) else { return };
-        let followers = self.chains.fail(&record.key, id, record.place);
         self.decide(id, &record, outcome);
         for follower in followers {
             if let Some(record) = self.remove(follower) {
@@ -323,7 +341,7 @@ impl Ledger {
         }
     }
 
-    /// Ends a batch that metadata decided, or that nobody can decide any more.
+    /// Ends a batch that metadata decided.
     fn settle(&mut self, id: BatchId, outcome: AppendOutcome) {
         if let Some(record) = self.remove(id) {
             self.decide(id, &record, outcome);
@@ -349,6 +367,12 @@ impl Ledger {
         }
         if record.holds {
             self.chains.release(&record.key);
+        }
+        if let Entry::Occupied(mut entry) = self.connections.entry(record.key.connection) {
+            entry.get_mut().batches -= 1;
+            if entry.get().batches == 0 {
+                entry.remove();
+            }
         }
         Some(record)
     }

@@ -47,6 +47,45 @@ fn a_broken_chain_stays_broken_until_the_failed_sequence_arrives() {
 }
 
 #[test]
+fn a_reopened_chain_lets_in_what_it_refused_before_anything_new() {
+    let mut chains = Chains::default();
+    let key = key(1, Some(7));
+    chains.admit(key, at(0, 0), BatchId(0));
+    chains.fail(&key, BatchId(0), at(0, 0));
+    assert!(!chains.admit(key, at(0, 10), BatchId(1)));
+    assert!(chains.admit(key, at(0, 0), BatchId(2)));
+    assert!(!chains.admit(key, at(0, 20), BatchId(3)));
+    assert!(chains.admit(key, at(0, 10), BatchId(4)));
+    assert!(chains.admit(key, at(0, 20), BatchId(5)));
+    assert!(chains.admit(key, at(0, 30), BatchId(6)));
+}
+
+#[test]
+fn what_was_committed_between_refused_batches_is_not_waited_for() {
+    let mut chains = Chains::default();
+    let key = key(1, Some(7));
+    // 3 ended as unknown, 4 and 5 are in the log; the retry of 3 fails.
+    chains.admit(key, at(0, 3), BatchId(3));
+    chains.fail(&key, BatchId(3), at(0, 3));
+    assert!(!chains.admit(key, at(0, 6), BatchId(4)));
+    assert!(chains.admit(key, at(0, 3), BatchId(5)));
+    assert!(chains.admit(key, at(0, 6), BatchId(6)));
+}
+
+#[test]
+fn a_flood_of_refused_batches_is_not_remembered() {
+    let mut chains = Chains::default();
+    let key = key(1, Some(7));
+    chains.admit(key, at(0, 0), BatchId(0));
+    chains.fail(&key, BatchId(0), at(0, 0));
+    for sequence in 1..1000 {
+        assert!(!chains.admit(key, at(0, sequence), BatchId(sequence as u64)));
+    }
+    let broken = chains.chains[&key].broken.as_ref().unwrap();
+    assert_eq!(broken.refused.len(), REFUSED_MAX);
+}
+
+#[test]
 fn a_higher_epoch_or_a_new_connection_heals() {
     let mut chains = Chains::default();
     let old = key(1, Some(7));
