@@ -17,8 +17,8 @@ use aquifer_metadata::{
 use aquifer_storage::{budget::Budgets, error::Outcome, seam::Seams};
 
 use crate::{
-    config::ServerOptions, fetch::Fetcher, metrics::Metrics, produce::Producer, session::Session,
-    view::View,
+    api::Request, config::ServerOptions, fetch::Fetcher, metrics::Metrics, placement::zone,
+    produce::Producer, session::Session, view::View,
 };
 
 /// One agent, as its request handlers see it.
@@ -58,6 +58,14 @@ impl Broker {
         nodes.sort_by_key(|node| (node.node_id, node.session));
         nodes.dedup_by_key(|node| node.node_id);
         nodes
+    }
+
+    /// The zone of a client: what its id says, else what its address says, else this agent's,
+    /// which is right where the network keeps clients in their zone.
+    pub fn zone_of<'a>(&'a self, request: &Request<'a>) -> Option<&'a str> {
+        zone::of_client_id(request.client_id)
+            .or_else(|| self.options.client_zone_blocks.zone_of(request.peer.ip()))
+            .or(self.zone.as_deref())
     }
 
     /// A retry key for a group request.

@@ -1,7 +1,9 @@
 //! Settings: defaults, then the TOML file, then `AQUIFER_*` variables, then flags. An error names
 //! the setting and where it came from.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration,
+};
 
 use aquifer_metadata::machine::command::HostPort;
 use clap::{Args, Parser, Subcommand};
@@ -10,6 +12,8 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{bench::Bench, placement::zone::ZoneBlocks};
 
 /// A Kafka broker without disks.
 #[derive(Debug, Parser)]
@@ -33,6 +37,9 @@ pub enum Role {
     Metadata(Flags),
     /// A stateless agent that speaks the Kafka protocol.
     Agent(Flags),
+    /// Load, a store with S3's shape, and the limits of this machine.
+    #[command(subcommand)]
+    Bench(Bench),
 }
 
 /// Flags shared by all roles. Every one can also be set as `AQUIFER_<NAME>` or in the TOML file.
@@ -153,8 +160,12 @@ pub struct ServerOptions {
     /// `connections.max.idle.ms`.
     pub idle_ms_max: u64,
     /// `drain.delay.ms`: how long a draining agent keeps serving after `/readyz` turned 503, so
-    /// that a load balancer moves its clients first.
-    pub drain_delay_ms: u64,
+    /// that a load balancer moves its clients first. `None` means not set: see
+    /// [`Settings::drain_delay`].
+    pub drain_delay_ms: Option<u64>,
+    /// `client.zone.blocks`: zones by client address, such as
+    /// `10.0.0.0/16=us-east-1a,10.1.0.0/16=us-east-1b`; a zone in the client id goes before.
+    pub client_zone_blocks: ZoneBlocks,
 }
 
 impl Default for ServerOptions {
@@ -169,7 +180,8 @@ impl Default for ServerOptions {
             fetch_bytes_max: 55 << 20,
             request_bytes_max: 100 << 20,
             idle_ms_max: 600_000,
-            drain_delay_ms: 0,
+            drain_delay_ms: None,
+            client_zone_blocks: ZoneBlocks::default(),
         }
     }
 }
@@ -279,6 +291,15 @@ impl Settings {
         })
     }
 
+    /// How long a draining agent keeps serving: five seconds where clients come through another
+    /// address than this agent's own, which a load balancer then has to take it out of.
+    pub fn drain_delay(&self) -> Duration {
+        let own = HostPort { host: self.kafka.ip().to_string(), port: self.kafka.port() };
+        let behind_another = self.advertise.as_ref().is_some_and(|advertise| *advertise != own);
+        let default = if behind_another { 5000 } else { 0 };
+        Duration::from_millis(self.options.drain_delay_ms.unwrap_or(default))
+    }
+
     fn resolve_advertise(&self) -> Result<(), ConfigError> {
         if self.advertise.is_none() && self.kafka.ip().is_unspecified() {
             return Err(ConfigError::Conflict(format!(
@@ -323,7 +344,10 @@ impl ServerOptions {
             "connections.max.idle.ms" => {
                 self.idle_ms_max = bounded(name, value, from, 1000, u64::MAX)?;
             }
-            "drain.delay.ms" => self.drain_delay_ms = bounded(name, value, from, 0, 600_000)?,
+            "client.zone.blocks" => self.client_zone_blocks = parse(name, value, from)?,
+            "drain.delay.ms" => {
+                self.drain_delay_ms = Some(bounded(name, value, from, 0, 600_000)?);
+            }
             _ => return Err(ConfigError::server(name, from, "unknown, or not honoured here")),
         }
         Ok(())

@@ -4,19 +4,28 @@
 //! - One answer takes rows and pointers of a partition from one applied index.
 //! - An offset beyond the known high watermark is checked at a ReadIndex index before it is called
 //!   out of range: a consumer that moved to a lagging agent waits and is never reset.
-//! - A parked fetch holds no bytes; it wakes on a push or at its deadline.
-//! - Batches leave as they lie in the cache: a patched header and a slice, nothing is copied.
+//! - A parked fetch holds no bytes; it wakes on a push or at its deadline. A timer never plans.
+//! - Batches leave as they lie in the cache: a patched header and a slice. Only where a slice
+//!   would keep several times its bytes in memory is it copied, so that what an answer holds is
+//!   what it counts against the budget.
+//! - Every wait has an end: an answer comes within the client's wait and some seconds.
 
+mod answer;
+pub mod metrics;
+mod missing;
 pub mod plan;
 mod reader;
 pub mod session;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use aquifer_metadata::{
     client::Metadata,
     machine::{
-        effect::{Pointers, Run},
+        effect::Pointers,
         query::{Answer, Query},
     },
     watch::{PartitionState, WINDOW_RUNS_MAX},
@@ -28,16 +37,22 @@ use aquifer_storage::{
     seam::{MonoTime, Seams},
 };
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 
-use self::plan::{
-    Isolation, PartitionInput, PartitionPlan, first_with_rows, plan_partition, share_bytes,
+use self::{
+    metrics::FetchMetrics,
+    missing::MissingObjects,
+    plan::{Isolation, PartitionInput, PartitionPlan, plan_partition},
+    session::{SessionRoom, Sessions},
 };
-pub use self::session::ConnectionSessions;
-use crate::view::{PartitionSnapshot, PartitionWatch, View};
+use crate::view::{PartitionSnapshot, View, Watches};
 
 /// How long an answer waits for a partition's first push before it says "try again".
 const FIRST_PUSH_MAX: Duration = Duration::from_secs(5);
+
+/// How long one question to metadata may take.
+const QUERY_MAX: Duration = Duration::from_secs(5);
+/// Questions to metadata at the same time for one answer.
+const QUERIES_MAX: usize = 16;
 
 /// Limits of the read path.
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +63,19 @@ pub struct FetchLimits {
     pub wait_max: Duration,
     /// Partitions read at the same time for one answer.
     pub reads_max: usize,
+    /// The longest the reading of one partition takes: well below the 30 s after which clients
+    /// give up a connection, and with it the partitions that could be read.
+    pub read_max: Duration,
 }
 
 impl Default for FetchLimits {
     fn default() -> Self {
-        Self { response_bytes_max: 55 << 20, wait_max: Duration::from_secs(300), reads_max: 16 }
+        Self {
+            response_bytes_max: 55 << 20,
+            wait_max: Duration::from_secs(300),
+            reads_max: 16,
+            read_max: Duration::from_secs(15),
+        }
     }
 }
 
@@ -65,6 +88,17 @@ pub struct Fetcher {
     budget: ByteBudget,
     seams: Seams,
     limits: FetchLimits,
+    metrics: FetchMetrics,
+    missing: Arc<Mutex<MissingObjects>>,
+    session_room: SessionRoom,
+}
+
+/// What one connection carries from fetch to fetch.
+pub struct ConnectionSessions {
+    /// Its fetch sessions.
+    pub sessions: Sessions,
+    /// The partitions it fetched last.
+    pub watches: Watches,
 }
 
 /// What the read path works with.
@@ -122,6 +156,8 @@ pub enum FetchRefused {
     Unavailable,
     /// The bytes in the bucket are not what was written.
     Corrupt,
+    /// No metadata node was heard for long: another agent may know more.
+    Elsewhere,
 }
 
 /// The answer for one partition.
@@ -134,11 +170,6 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    fn bytes(&self) -> u64 {
-        let chunks = self.records.as_deref().unwrap_or_default();
-        chunks.iter().map(|chunk| chunk.len() as u64).sum()
-    }
-
     fn refused(pointers: Option<Pointers>, refused: FetchRefused) -> Self {
         Self { pointers, records: Err(refused) }
     }
@@ -150,24 +181,43 @@ pub struct FetchAnswer {
     pub partitions: Vec<Fetched>,
     /// Released when the answer is written.
     pub permit: Option<BudgetPermit>,
+    /// How long the client should wait before it asks again: there was no memory for an answer.
+    pub throttle: Duration,
 }
 
 /// One partition on its way to an answer.
 enum Stage {
     Refused(Fetched),
+    /// Rows older than the pushed ones are to be asked for.
+    BelowWindow(Pointers, Offset),
     Planned(Pointers, PartitionPlan),
+}
+
+/// A linearizable look that serves every partition of one round.
+#[derive(Default)]
+struct Look {
+    succeeded: Option<bool>,
 }
 
 impl Fetcher {
     /// A fetcher over `deps`.
     pub fn new(deps: FetchDeps, limits: FetchLimits) -> Self {
         let FetchDeps { metadata, view, reader, budget, seams } = deps;
-        Self { metadata, view, reader, budget, seams, limits }
+        let (metrics, missing) = (FetchMetrics::default(), Arc::default());
+        let session_room = SessionRoom::default();
+        Self { metadata, view, reader, budget, seams, limits, metrics, missing, session_room }
     }
 
-    /// The sessions of a new connection.
+    /// The same, counting in `metrics`.
+    #[must_use]
+    pub fn counting(self, metrics: FetchMetrics) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// What a new connection carries from fetch to fetch.
     pub fn sessions(&self) -> ConnectionSessions {
-        ConnectionSessions::default()
+        let sessions = Sessions::new(self.session_room.clone());
+        ConnectionSessions { sessions, watches: self.view.watches() }
     }
 
     /// A random name for a fetch session.
@@ -176,74 +226,113 @@ impl Fetcher {
     }
 
     /// Fetches; parks until `bytes_min` are there, a partition fails, or the wait is over.
+    /// `watches` then hold what was wanted.
     ///
     /// # Cancel safety
     /// Dropping the future has no effect but on the caches.
-    pub async fn fetch(&self, wanted: &[Wanted], params: FetchParams) -> FetchAnswer {
+    pub async fn fetch(
+        &self,
+        watches: &mut Watches,
+        wanted: &[Wanted],
+        params: FetchParams,
+    ) -> FetchAnswer {
         let start = self.seams.clock.mono();
         let deadline = start + params.wait.min(self.limits.wait_max);
-        let mut watches: Vec<PartitionWatch> =
-            wanted.iter().map(|one| self.view.watch(one.partition)).collect();
-        self.first_push(&mut watches, start + FIRST_PUSH_MAX).await;
+        watches.hold(wanted.iter().map(|one| one.partition));
+        self.first_push(watches, wanted, start + FIRST_PUSH_MAX).await;
         let bytes_max = params.bytes_max.min(self.limits.response_bytes_max);
+        let params = FetchParams { bytes_max, ..params };
         loop {
-            let stages = self.plan(wanted, &watches, params.isolation).await;
+            if self.view.is_silent() {
+                return FetchAnswer::refused(wanted.len(), FetchRefused::Elsewhere);
+            }
+            watches.hush();
+            let stages = self.plan(wanted, watches, params).await;
             let failed = stages.iter().any(|stage| matches!(stage, Stage::Refused(_)));
-            let available: usize = stages.iter().map(Stage::available).sum();
+            let available = stages.iter().map(Stage::available).fold(0, usize::saturating_add);
             let enough = params.bytes_min.min(bytes_max) <= available;
             if failed || enough || deadline <= self.seams.clock.mono() || wanted.is_empty() {
-                return self.read(stages, bytes_max).await;
+                let job = answer::Job { wanted, watches, params, deadline };
+                return self.answer(job, stages).await;
             }
-            let changed = async {
-                let mut pushes: FuturesUnordered<_> =
-                    watches.iter_mut().map(|watch| watch.changed().map(|_| ())).collect();
-                pushes.next().await;
-            };
+            drop(stages);
             tokio::select! {
                 biased; // A push at the deadline still counts.
-                () = changed => {}
+                () = watches.rung() => {}
                 () = self.seams.clock.sleep_until(deadline) => {}
+                () = self.view.silent() => {}
             }
         }
     }
 
     /// Waits until each partition was told of once.
-    async fn first_push(&self, watches: &mut [PartitionWatch], deadline: MonoTime) {
-        for watch in watches {
-            if matches!(watch.current(), PartitionSnapshot::Pending) {
+    async fn first_push(&self, watches: &Watches, wanted: &[Wanted], deadline: MonoTime) {
+        for one in wanted {
+            while watches.look(one.partition) == PartitionSnapshot::Pending {
                 tokio::select! {
                     biased; // A push at the deadline still counts.
-                    _ = watch.known() => {}
+                    () = watches.rung() => {}
                     () = self.seams.clock.sleep_until(deadline) => return,
                 }
             }
         }
     }
 
-    async fn plan(
-        &self,
-        wanted: &[Wanted],
-        watches: &[PartitionWatch],
-        isolation: Isolation,
-    ) -> Vec<Stage> {
+    async fn plan(&self, wanted: &[Wanted], watches: &Watches, params: FetchParams) -> Vec<Stage> {
         let mut stages = Vec::with_capacity(wanted.len());
-        for (one, watch) in wanted.iter().zip(watches) {
-            stages.push(self.plan_one(one, watch, isolation).await);
+        let mut look = Look::default();
+        for one in wanted {
+            stages.push(self.plan_one(one, watches, params.isolation, &mut look).await);
+        }
+        let mut available = stages.iter().map(Stage::available).fold(0, usize::saturating_add);
+        let below: Vec<(usize, Pointers, Offset)> = stages
+            .iter()
+            .enumerate()
+            .filter_map(|(place, stage)| match stage {
+                Stage::BelowWindow(pointers, offset) => Some((place, *pointers, *offset)),
+                Stage::Refused(_) | Stage::Planned(..) => None,
+            })
+            .collect();
+        for chunk in below.chunks(QUERIES_MAX) {
+            if 0 < available && params.bytes_max <= available {
+                // They would get no bytes; the session or the client asks for them first later.
+                for (place, pointers, offset) in chunk {
+                    let plan = PartitionPlan::nothing(*offset, *offset);
+                    stages[*place] = Stage::Planned(*pointers, plan);
+                }
+                continue;
+            }
+            let asked = chunk.iter().map(|(place, _, offset)| async move {
+                (*place, self.plan_below_window(&wanted[*place], *offset, params.isolation).await)
+            });
+            for (place, stage) in futures::future::join_all(asked).await {
+                available = available.saturating_add(stage.available());
+                stages[place] = stage;
+            }
         }
         stages
     }
 
-    async fn plan_one(&self, one: &Wanted, watch: &PartitionWatch, isolation: Isolation) -> Stage {
-        let mut state = match known(watch) {
+    async fn plan_one(
+        &self,
+        one: &Wanted,
+        watches: &Watches,
+        isolation: Isolation,
+        look: &mut Look,
+    ) -> Stage {
+        let mut state = match known(watches, one) {
             Ok(state) => state,
             Err(refused) => return Stage::refused(None, refused),
         };
         if state.pointers.high_watermark.value() < one.offset {
             // Only a linearizable look may say that an offset does not exist yet.
-            if self.view.fresh().await.is_err() {
+            if look.succeeded.is_none() {
+                look.succeeded = Some(self.view.fresh().await.is_ok());
+            }
+            if look.succeeded == Some(false) {
                 return Stage::refused(None, FetchRefused::Unavailable);
             }
-            state = match known(watch) {
+            state = match known(watches, one) {
                 Ok(state) => state,
                 Err(refused) => return Stage::refused(None, refused),
             };
@@ -260,68 +349,44 @@ impl Fetcher {
         let bound = isolation.bound(&pointers);
         let in_window = state.runs.first().is_none_or(|run| run.offsets.base <= offset);
         if offset < bound && !in_window {
-            return self.plan_below_window(one, offset, isolation).await;
+            return Stage::BelowWindow(pointers, offset);
         }
-        Stage::planned(one, offset, &state, isolation)
+        Stage::planned(one, offset, (&state, false), isolation)
     }
 
     /// History older than the pushed rows is asked for; rows and pointers of that answer only.
     async fn plan_below_window(&self, one: &Wanted, offset: Offset, isolation: Isolation) -> Stage {
         let limit = WINDOW_RUNS_MAX as u32;
         let query = Query::Runs { partition: one.partition, offset, limit };
-        match self.metadata.query(query).await {
-            Ok((index, Answer::Runs(Some(rows)))) => {
+        let asked = self.seams.timeout(QUERY_MAX, self.metadata.query(query)).await;
+        match asked {
+            Some(Ok((index, Answer::Runs(Some(rows))))) => {
                 let (partition, runs, pointers) = (one.partition, rows.runs, rows.pointers);
+                if offset < pointers.log_start {
+                    // Retention or DeleteRecords moved past it meanwhile.
+                    return Stage::refused(None, FetchRefused::OffsetOutOfRange);
+                }
+                let rows_follow = WINDOW_RUNS_MAX <= runs.len();
                 let state = PartitionState { partition, index, runs, pointers };
-                Stage::planned(one, offset, &state, isolation)
+                Stage::planned(one, offset, (&state, rows_follow), isolation)
             }
-            Ok((_, Answer::Runs(None))) => Stage::refused(None, FetchRefused::Unknown),
-            Ok((_, other)) => {
+            Some(Ok((_, Answer::Runs(None)))) => Stage::refused(None, FetchRefused::Unknown),
+            Some(Ok((_, other))) => {
                 tracing::error!(?other, "metadata answered a query of rows with something else");
                 Stage::refused(None, FetchRefused::Unavailable)
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::debug!(%error, "rows of older offsets are not available");
                 Stage::refused(None, FetchRefused::Unavailable)
             }
+            None => Stage::refused(None, FetchRefused::Unavailable),
         }
-    }
-
-    async fn read(&self, stages: Vec<Stage>, bytes_max: usize) -> FetchAnswer {
-        let mut plans: Vec<PartitionPlan> = stages.iter().map(Stage::plan).collect();
-        share_bytes(&mut plans, bytes_max);
-        let first = first_with_rows(&plans);
-        let cost: usize = plans.iter().map(PartitionPlan::bytes_to_read).sum();
-        let cost = (cost as u64).min(self.budget.capacity_bytes());
-        let permit = match cost {
-            0 => None,
-            _ => Some(self.budget.acquire(cost).await.expect("at most the capacity is asked")),
-        };
-        let reads =
-            plans.into_iter().zip(stages).enumerate().map(|(place, (plan, stage))| async move {
-                match stage {
-                    Stage::Refused(fetched) => fetched,
-                    Stage::Planned(pointers, _) => {
-                        let records =
-                            reader::read(&self.reader, &plan, &pointers, Some(place) == first)
-                                .await;
-                        Fetched { pointers: Some(pointers), records }
-                    }
-                }
-            });
-        let reads = futures::stream::iter(reads).buffered(self.limits.reads_max);
-        let partitions: Vec<Fetched> = reads.collect().await;
-        let mut permit = permit;
-        if let Some(permit) = &mut permit {
-            permit.shrink_to(partitions.iter().map(Fetched::bytes).sum());
-        }
-        FetchAnswer { partitions, permit }
     }
 }
 
 /// What was pushed of a partition. "Gone" is a fact of an applied index: ids are never reused.
-fn known(watch: &PartitionWatch) -> Result<Arc<PartitionState>, FetchRefused> {
-    match watch.current() {
+fn known(watches: &Watches, one: &Wanted) -> Result<Arc<PartitionState>, FetchRefused> {
+    match watches.look(one.partition) {
         PartitionSnapshot::Known(state) => Ok(state),
         PartitionSnapshot::Gone => Err(FetchRefused::Unknown),
         PartitionSnapshot::Pending => Err(FetchRefused::Unavailable),
@@ -337,16 +402,30 @@ fn check_epoch(one: &Wanted, pointers: &Pointers) -> Option<FetchRefused> {
     }
 }
 
+impl FetchAnswer {
+    fn refused(count: usize, refused: FetchRefused) -> Self {
+        let partitions = (0..count).map(|_| Fetched::refused(None, refused)).collect();
+        Self { partitions, permit: None, throttle: Duration::ZERO }
+    }
+}
+
 impl Stage {
     fn refused(pointers: Option<Pointers>, refused: FetchRefused) -> Self {
         Self::Refused(Fetched::refused(pointers, refused))
     }
 
-    fn planned(one: &Wanted, offset: Offset, state: &PartitionState, isolation: Isolation) -> Self {
+    /// Plans over rows, and whether more follow them.
+    fn planned(
+        one: &Wanted,
+        offset: Offset,
+        (state, rows_follow): (&PartitionState, bool),
+        isolation: Isolation,
+    ) -> Self {
         let input = PartitionInput {
             offset,
             bytes_max: one.bytes_max,
             runs: &state.runs,
+            rows_follow,
             bound: isolation.bound(&state.pointers),
         };
         Self::Planned(state.pointers, plan_partition(&input))
@@ -354,27 +433,16 @@ impl Stage {
 
     fn available(&self) -> usize {
         match self {
-            Self::Refused(_) => 0,
+            Self::Planned(_, plan) if plan.more => usize::MAX,
             Self::Planned(_, plan) => plan.bytes_available,
-        }
-    }
-
-    fn plan(&self) -> PartitionPlan {
-        match self {
-            Self::Refused(_) => PartitionPlan::nothing(),
-            Self::Planned(_, plan) => plan.clone(),
+            Self::Refused(_) | Self::BelowWindow(..) => 0,
         }
     }
 }
 
-impl PartitionPlan {
-    fn nothing() -> Self {
-        let (runs, bound) = (Vec::<Run>::new(), Offset::ZERO);
-        Self { offset: Offset::ZERO, bound, bytes_max: 0, runs, bytes_available: 0 }
-    }
-
-    /// Bytes the reader will hold for it.
-    fn bytes_to_read(&self) -> usize {
-        self.runs.iter().map(|run| run.length as usize).sum()
-    }
-}
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may unwrap")]
+mod testing;
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may unwrap")]
+mod tests;

@@ -18,6 +18,7 @@ pub mod topic_config;
 
 pub mod admin_http;
 pub mod api;
+pub mod bench;
 pub mod broker;
 pub mod config;
 pub mod metrics;

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was already installed");
     }
+    raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
             Role::Up(flags) => roles::up::run(&flags).await,
             Role::Metadata(flags) => roles::metadata::run(&flags).await,
             Role::Agent(flags) => roles::agent::run(&flags).await,
+            Role::Bench(bench) => aquifer_agent::bench::run(bench).await,
         }
     });
     match ended {
@@ -38,5 +40,14 @@ fn main() -> ExitCode {
             eprintln!("aquifer: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Every client is an open file, and the limit a shell sets is low: takes all that are allowed.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "cannot raise the number of open files");
     }
 }

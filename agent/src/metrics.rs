@@ -15,6 +15,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::fetch::metrics::FetchMetrics;
+
 /// One API.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ApiLabel {
@@ -37,6 +39,8 @@ pub struct Metrics {
     pub produced_bytes: Counter,
     /// Bytes sent in Fetch answers.
     pub fetched_bytes: Counter,
+    /// The read path.
+    pub fetch: FetchMetrics,
 }
 
 impl Metrics {
@@ -53,6 +57,7 @@ impl Metrics {
             refused_frames.clone(),
         );
         registry.register("produced_bytes", "Record batch bytes accepted", produced_bytes.clone());
+        self.fetch.register(registry);
         registry.register("fetched_bytes", "Bytes of Fetch answers", self.fetched_bytes.clone());
     }
 }

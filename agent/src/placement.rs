@@ -1,6 +1,8 @@
 //! Where a client is sent [pure]: a stable ranking of the live agents for each partition, so that
 //! caches stay warm while agents come and go. Every agent can serve every partition.
 
+pub mod zone;
+
 use aquifer_metadata::watch::CatalogNode;
 use aquifer_storage::model::{NodeId, TopicPartition};
 

@@ -6,14 +6,15 @@
 //!
 //! # Invariants
 //! - Nothing goes back: the applied index, a partition's index and its pointers only grow.
-//! - The catalog and the partitions show an index before [`View::applied`] reaches it.
+//! - The catalog and the partitions show an index before [`View::applied`] reaches it. After a
+//!   reconnect or a gap it stands still until every partition shown was told of again.
 //! - A snapshot is of one index: its rows and pointers belong together.
 //!
 //! # Not here
 //! Rows below the window (asked by query), and what a fetch makes of the rows (`fetch`).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -34,18 +35,30 @@ use tokio::sync::{Notify, oneshot, watch};
 
 mod follow;
 mod index;
+mod watches;
 mod window;
 
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may unwrap")]
+pub(crate) mod testing;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test may unwrap")]
 mod tests;
 
 pub use follow::ViewService;
+pub use watches::Watches;
 
 use index::CatalogIndex;
 
 /// How long an unused watch is kept: a consumer that polls slowly must not cost a resync per poll.
 pub const UNWATCH_AFTER: Duration = Duration::from_secs(60);
+
+/// Silent metadata for this long makes clients better off at another agent: as long as a leader
+/// takes to fence an agent that it does not hear.
+pub const SILENT_AFTER: Duration = Duration::from_secs(15);
+
+/// The longest [`View::fresh`] takes: as long as one call to metadata may.
+const FRESH_MAX: Duration = Duration::from_secs(5);
 
 /// A watched partition as this agent knows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +89,7 @@ struct Shared {
     interested: Notify,
     fresh: Mutex<FreshRound>,
     heard_ms: AtomicU64,
+    next_bell: AtomicU64,
 }
 
 /// Who watches what. `pending` holds one request per key, so it is bounded by what is watched.
@@ -84,6 +98,10 @@ struct Interest {
     partitions: BTreeMap<TopicPartition, Watched<PartitionSnapshot>>,
     groups: BTreeMap<String, Watched<Option<u64>>>,
     pending: Pending,
+    /// Partitions that show what an earlier stream, or this one before a gap, told.
+    unconfirmed: BTreeSet<TopicPartition>,
+    /// Told by the stream, and true once `unconfirmed` is empty.
+    told: LogIndex,
 }
 
 /// Requests not yet handed to the stream: `true` watches, `false` unwatches.
@@ -95,6 +113,8 @@ struct Pending {
 
 struct Watched<T> {
     value: watch::Sender<T>,
+    /// Rung with each new value, for those who wait for one of many.
+    bells: BTreeMap<u64, Arc<Notify>>,
     users: usize,
     idle_since: MonoTime,
 }
@@ -120,6 +140,7 @@ impl View {
             interested: Notify::new(),
             fresh: Mutex::default(),
             heard_ms: AtomicU64::new(millis(seams.clock.mono())),
+            next_bell: AtomicU64::new(0),
             seams,
         });
         (Self { shared: Arc::clone(&shared) }, ViewService::new(shared))
@@ -166,11 +187,19 @@ impl View {
     }
 
     /// Makes the view linearizable: it then shows every command answered anywhere before this
-    /// call. One round serves every caller waiting when it starts.
+    /// call. One round serves every caller waiting when it starts. Takes a few seconds at most.
+    ///
+    /// # Errors
+    /// There is no leader, or the stream is away or behind: the view may be stale.
     ///
     /// # Cancel safety
     /// Dropping the future has no effect.
     pub async fn fresh(&self) -> Result<LogIndex, CallError> {
+        let caught_up = self.shared.seams.timeout(FRESH_MAX, self.catch_up()).await;
+        caught_up.unwrap_or_else(|| Err(unavailable("the view does not catch up")))
+    }
+
+    async fn catch_up(&self) -> Result<LogIndex, CallError> {
         let (reply, answer) = oneshot::channel();
         let start = {
             let mut round = lock(&self.shared.fresh);
@@ -181,7 +210,7 @@ impl View {
             let shared = Arc::clone(&self.shared);
             self.shared.seams.spawn("view-fresh", read_index_rounds(shared));
         }
-        let index = answer.await.unwrap_or_else(|_| Err(stopped()))?;
+        let index = answer.await.unwrap_or_else(|_| Err(unavailable("the agent is stopping")))?;
         self.wait_applied(index).await;
         Ok(index)
     }
@@ -189,19 +218,8 @@ impl View {
     /// Watches a partition. It is unwatched [`UNWATCH_AFTER`] the last handle is dropped.
     pub fn watch(&self, partition: TopicPartition) -> PartitionWatch {
         let mut interest = lock(&self.shared.interest);
-        let Interest { partitions, pending, .. } = &mut *interest;
-        let watched = partitions.entry(partition).or_insert_with(|| {
-            pending.partitions.insert(partition, true);
-            Watched::new(PartitionSnapshot::Pending)
-        });
-        watched.users += 1;
-        // A partition that was gone may have been added since.
-        if *watched.value.borrow() == PartitionSnapshot::Gone {
-            watched.value.send_replace(PartitionSnapshot::Pending);
-            pending.partitions.insert(partition, true);
-        }
-        let receiver = watched.value.subscribe();
-        let ask = !pending.partitions.is_empty();
+        let receiver = interest.watch(partition);
+        let ask = !interest.pending.partitions.is_empty();
         drop(interest);
         if ask {
             self.shared.interested.notify_one();
@@ -224,10 +242,47 @@ impl View {
         GroupWatch { shared: Arc::clone(&self.shared), group: group.to_owned(), receiver }
     }
 
-    /// For how long the stream has said nothing: past 15 s clients are better off elsewhere.
+    /// For how long the stream has said nothing; see [`SILENT_AFTER`].
     pub fn silent_for(&self) -> Duration {
         let heard = Duration::from_millis(self.shared.heard_ms.load(Ordering::Relaxed));
         self.shared.seams.clock.mono().since_zero().saturating_sub(heard)
+    }
+
+    /// Whether the stream has said nothing for [`SILENT_AFTER`].
+    pub fn is_silent(&self) -> bool {
+        SILENT_AFTER <= self.silent_for()
+    }
+
+    /// Completes once the stream has said nothing for [`SILENT_AFTER`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect.
+    pub async fn silent(&self) {
+        loop {
+            let left = SILENT_AFTER.saturating_sub(self.silent_for());
+            if left.is_zero() {
+                return;
+            }
+            self.shared.seams.sleep(left).await;
+        }
+    }
+}
+
+impl Interest {
+    fn watch(&mut self, partition: TopicPartition) -> watch::Receiver<PartitionSnapshot> {
+        let Self { partitions, pending, unconfirmed, .. } = self;
+        let watched = partitions.entry(partition).or_insert_with(|| {
+            pending.partitions.insert(partition, true);
+            Watched::new(PartitionSnapshot::Pending)
+        });
+        watched.users += 1;
+        // A partition that was gone may have been added since.
+        if *watched.value.borrow() == PartitionSnapshot::Gone {
+            watched.value.send_replace(PartitionSnapshot::Pending);
+            pending.partitions.insert(partition, true);
+            unconfirmed.remove(&partition);
+        }
+        watched.value.subscribe()
     }
 }
 
@@ -245,6 +300,7 @@ impl<T> Watched<T> {
     fn new(value: T) -> Self {
         Self {
             value: watch::Sender::new(value),
+            bells: BTreeMap::new(),
             users: 0,
             idle_since: MonoTime::from_zero(Duration::ZERO),
         }
@@ -278,8 +334,8 @@ impl PartitionWatch {
         self.receiver.borrow().clone()
     }
 
-    /// Completes once the snapshot differs from the one last seen by [`Self::changed`] or
-    /// [`Self::known`] (at first: from the one at [`View::watch`]).
+    /// Completes once the snapshot differs from the one last seen by this or [`Self::known`] (at
+    /// first: from the one at [`View::watch`]).
     ///
     /// # Cancel safety
     /// Dropping the future loses no change.
@@ -365,12 +421,8 @@ async fn read_index_rounds(shared: Arc<Shared>) {
     }
 }
 
-fn stopped() -> CallError {
-    CallError {
-        call: "read_index",
-        outcome: Outcome::Unavailable,
-        reason: "the agent is stopping".to_owned(),
-    }
+fn unavailable(reason: &str) -> CallError {
+    CallError { call: "read_index", outcome: Outcome::Unavailable, reason: reason.to_owned() }
 }
 
 /// A poisoned lock means a panic while it was held; the state is still whole, since every

@@ -3,16 +3,19 @@
 
 pub mod cost;
 pub mod folder;
+pub mod followers;
+pub mod health;
 pub mod liveness;
 pub mod proposer;
 pub mod read_index;
 pub mod signs;
+mod startup;
 pub mod ticks;
 pub mod watch_hub;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +23,6 @@ use std::{
     time::Duration,
 };
 
-use crate::raft::library::{BasicNode, Config, SnapshotPolicy, WatchReceiver};
 use aquifer_storage::{
     error::Outcome,
     model::{LogIndex, SessionId},
@@ -30,10 +32,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
     folder::{FolderError, FolderLock, Identity},
+    followers::{Follower, Followers},
     liveness::{Liveness, Watchman},
     proposer::Proposer,
     read_index::ReadIndex,
     signs::Sign,
+    startup::{Expected, check_owner, lead, open_log, raft_config},
     watch_hub::{WatchHub, stream::WatchTask},
 };
 use crate::{
@@ -50,7 +54,10 @@ use crate::{
         snapshot_file::{SnapshotError, SnapshotFiles},
         state_machine::{MachineCell, StateMachine},
     },
-    wal::{Wal, WalConfig, WalError, WalHealth, disk::FsDisk},
+    wal::{
+        Wal, WalError,
+        disk::{Disk, FsDisk},
+    },
 };
 
 /// How a node is started.
@@ -127,14 +134,14 @@ pub struct NodeMetrics {
     pub heartbeats: AtomicU64,
     /// Queries answered.
     pub queries: AtomicU64,
+    /// Changes of the catalog that were answered before every agent had taken them in.
+    pub catalog_changes_untold: AtomicU64,
     /// Watch streams opened.
     pub watches_opened: AtomicU64,
     /// Commit streams opened.
     pub commit_streams_opened: AtomicU64,
 }
 
-/// How long a start may take to apply what its log holds.
-const RECOVERY_MAX: Duration = Duration::from_secs(60);
 /// How long a watch waits for a node that is behind the agent.
 const CATCH_UP_MAX: Duration = Duration::from_secs(5);
 /// Events buffered in a stream's channel; the backlog proper is the hub's.
@@ -160,6 +167,7 @@ struct Inner {
     proposer: Proposer,
     read_index: ReadIndex,
     liveness: Liveness,
+    followers: Followers,
     metrics: Arc<NodeMetrics>,
     stop_proposer: Mutex<Option<oneshot::Sender<()>>>,
     /// Set at shutdown: ends the background tasks, Raft among them.
@@ -173,6 +181,16 @@ impl MetadataNode {
     /// Starts the node of a group with one voter and returns once it leads and has applied
     /// everything its log holds.
     pub async fn start(config: NodeConfig, seams: Seams) -> Result<Self, StartError> {
+        Self::start_through(config, seams, |disk| Arc::new(disk)).await
+    }
+
+    /// As [`Self::start`], with the log written through what `wrap` makes of the folder's disk:
+    /// how a failing disk is injected.
+    pub async fn start_through(
+        config: NodeConfig,
+        seams: Seams,
+        wrap: impl FnOnce(FsDisk) -> Arc<dyn Disk>,
+    ) -> Result<Self, StartError> {
         let lock = Arc::new(FolderLock::take(&config.data_dir)?);
         let identity = Identity {
             cluster_id: config.genesis.cluster_id.clone(),
@@ -186,14 +204,17 @@ impl MetadataNode {
             log: owned || newest.is_some(),
             last: newest.as_ref().and_then(|(meta, _)| Some(meta.last_log_id?.index)),
         };
-        let wal = open_log(&raft_dir, &identity, &expected, &seams, lock.clone())?;
+        let disk = wrap(FsDisk::new(&raft_dir).guarded(lock.clone()));
+        let wal = open_log(&raft_dir, &identity, &expected, &seams, disk)?;
         // Behind the log: from now on a log that is not there is a loss.
         folder::claim(&config.data_dir, &identity)?;
         let hub = Arc::new(WatchHub::default());
         let files = files.guarded(lock);
         let state = MetadataState::new(config.genesis.clone());
+        let (running, _) = watch::channel(true);
         let adapter = StateMachine::new(files, newest, state, hub.clone())
-            .map_err(|error| StartError::State(error.to_string()))?;
+            .map_err(|error| StartError::State(error.to_string()))?
+            .patient(seams.clone(), running.subscribe());
         let machine = adapter.cell();
         check_owner(&machine, &identity)?;
         let log = LogStore::new(wal.clone(), seams.clone());
@@ -202,7 +223,6 @@ impl MetadataNode {
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
         // From here on Raft stops when `running` does, also when this future is dropped.
-        let (running, _) = watch::channel(true);
         seams.spawn("raft-stop", stop_behind(running.subscribe(), raft.clone(), wal.clone()));
         if let Err(error) = lead(&raft, config.node_id).await {
             stop(&raft, &wal).await;
@@ -222,6 +242,7 @@ impl MetadataNode {
         let (stop_proposer, stop) = oneshot::channel();
         let (fatal_sender, fatal) = watch::channel(None);
         let liveness = Liveness::default();
+        let followers = Followers::new(liveness.clone());
         let watchman = Watchman {
             liveness: liveness.clone(),
             raft: raft.clone(),
@@ -235,7 +256,10 @@ impl MetadataNode {
         seams.spawn("liveness", until_stopped(running.subscribe(), judging));
         let ticking = ticks::run(machine.clone(), proposer.clone(), seams.clone());
         seams.spawn("ticks", until_stopped(running.subscribe(), ticking));
-        seams.spawn("raft-watch", watch_raft(raft.clone(), running.subscribe(), fatal_sender));
+        let looking = health::watch_log(wal.clone(), seams.clone(), fatal_sender.clone());
+        seams.spawn("log-watch", until_stopped(running.subscribe(), looking));
+        let looking = health::watch_raft(raft.clone(), running.subscribe(), fatal_sender);
+        seams.spawn("raft-watch", looking);
         let stop_proposer = Mutex::new(Some(stop_proposer));
         let commit_streams = Mutex::default();
         let commit_stream_count = AtomicU64::new(0);
@@ -249,6 +273,7 @@ impl MetadataNode {
             proposer,
             read_index,
             liveness,
+            followers,
             metrics,
             stop_proposer,
             running,
@@ -323,14 +348,36 @@ impl MetadataNode {
     }
 
     /// Proposes `command` and waits for its outcome. A group member it comes from is noted to live.
+    /// A change of the catalog is answered once every agent that is not absent has taken it in, or
+    /// after a second.
     ///
     /// # Cancel safety
     /// Dropping the future abandons the answer; the command may still be applied.
     pub async fn propose(&self, command: Command) -> Result<AppliedReply, CallError> {
         let sign = Sign::of_command(&command);
+        let changes_catalog =
+            matches!(command, Command::CreateTopic(_) | Command::DeleteTopic { .. });
         let applied = self.inner.proposer.propose(command).await?;
+        if changes_catalog {
+            self.told(applied.index).await;
+        }
         self.note(sign.and_then(|sign| sign.heard(&applied.reply)));
         Ok(applied)
+    }
+
+    /// Waits until the agents that are not absent know the catalog as of `index`.
+    async fn told(&self, index: LogIndex) {
+        // A command that changed nothing need not wait for more than the last change.
+        let index = index.min(self.inner.hub.catalog_index());
+        let present = || self.inner.hub.present_sessions(&self.inner.machine);
+        if !self.inner.followers.told(index, present, &self.inner.seams).await {
+            self.inner.metrics.catalog_changes_untold.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The follower behind a new watch stream: tells how far its agent came.
+    pub fn follower(&self) -> Follower {
+        self.inner.followers.begin()
     }
 
     fn note(&self, heard: Option<signs::Heard>) {
@@ -360,11 +407,6 @@ impl MetadataNode {
         Ok(Heartbeat::Live { wall: self.inner.seams.clock.wall(), index })
     }
 
-    /// Makes a session absent until it is heard again: its connection broke.
-    pub fn session_disconnected(&self, session: SessionId) {
-        self.inner.liveness.stream_reset(session);
-    }
-
     /// Registers a session's new commit stream and ends the one before. The receiver resolves
     /// when a newer stream takes over.
     pub fn replace_commit_stream(&self, session: SessionId) -> CommitStreamGuard {
@@ -378,8 +420,13 @@ impl MetadataNode {
         CommitStreamGuard { node: self.clone(), session, id, ended }
     }
 
-    /// Opens a watch stream once this node has applied `seen`.
-    pub async fn open_watch(&self, seen: LogIndex) -> Result<WatchStream, CallError> {
+    /// Opens a watch stream once this node has applied `seen`. An agent in this process is told
+    /// apart by its `session`: its progress is seen here. Others report to a [`Self::follower`].
+    pub async fn open_watch(
+        &self,
+        seen: LogIndex,
+        session: Option<watch::Receiver<Option<SessionId>>>,
+    ) -> Result<WatchStream, CallError> {
         let mut applied = self.inner.hub.applied();
         let caught_up = applied.wait_for(|applied| seen <= *applied);
         if !matches!(self.inner.seams.timeout(CATCH_UP_MAX, caught_up).await, Some(Ok(_))) {
@@ -391,7 +438,11 @@ impl MetadataNode {
         }
         let (request_sender, requests) = mpsc::channel(WATCH_CHANNEL_REQUESTS);
         let (event_sender, events) = mpsc::channel(WATCH_CHANNEL_EVENTS);
-        let task = WatchTask::new(self.inner.hub.clone(), self.inner.machine.clone(), event_sender);
+        let mut task =
+            WatchTask::new(self.inner.hub.clone(), self.inner.machine.clone(), event_sender);
+        if let Some(session) = session {
+            task = task.reporting(self.follower(), session);
+        }
         let serving = task.run(requests, self.inner.seams.clone());
         let running = self.inner.running.subscribe();
         self.inner.seams.spawn("watch", until_stopped(running, serving));
@@ -469,80 +520,6 @@ async fn stop_behind(mut running: watch::Receiver<bool>, raft: RaftHandle, wal: 
     stop(&raft, &wal).await;
 }
 
-/// What must be there at a start that is not the first.
-struct Expected {
-    log: bool,
-    /// The log of a single voter reaches at least as far as its snapshot.
-    last: Option<u64>,
-}
-
-/// Opens the log, which holds the folder's lock until nobody can write to it any more. Must not
-/// begin one where one was lost: the next start would not see the loss.
-fn open_log(
-    folder: &Path,
-    identity: &Identity,
-    expected: &Expected,
-    seams: &Seams,
-    lock: Arc<FolderLock>,
-) -> Result<Wal, StartError> {
-    let disk = FsDisk::new(folder).guarded(lock);
-    if expected.log && !Wal::exists(&disk)? {
-        return Err(StartError::LogMissing(folder.to_path_buf()));
-    }
-    let config =
-        WalConfig::new(identity.cluster_id.clone(), identity.node_id, seams.rng.next_u64());
-    let (wal, recovered) = Wal::open(Arc::new(disk), &config)?;
-    if recovered.last.map(|last| last.index) < expected.last {
-        return Err(StartError::LogMissing(folder.to_path_buf()));
-    }
-    if let Some(torn) = &recovered.torn {
-        tracing::info!(?torn, "cut a torn tail that was never acknowledged");
-    }
-    Ok(wal)
-}
-
-fn check_owner(machine: &MachineCell, identity: &Identity) -> Result<(), StartError> {
-    let machine = machine.lock();
-    if machine.state.cluster_id() == identity.cluster_id
-        && machine.state.lineage() == identity.lineage
-    {
-        return Ok(());
-    }
-    Err(StartError::State(format!(
-        "it is of cluster {} lineage {}, this node is {identity}",
-        machine.state.cluster_id(),
-        machine.state.lineage()
-    )))
-}
-
-fn raft_config(config: &NodeConfig) -> Config {
-    Config {
-        cluster_name: config.genesis.cluster_id.clone(),
-        election_timeout_min: 300,
-        election_timeout_max: 600,
-        heartbeat_interval: 100,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.tuning.snapshot_entries),
-        // A single voter replicates to nobody: the snapshot serves as well.
-        max_in_snapshot_log_to_keep: 0,
-        enable_pre_vote: Some(true),
-        // Safe with one voter: everything in its log is committed. Never with more.
-        enable_leader_restore: Some(true),
-        ..Config::default()
-    }
-}
-
-async fn lead(raft: &RaftHandle, node_id: u64) -> Result<(), StartError> {
-    let to_error = |error: &dyn std::error::Error| StartError::Raft(error.to_string());
-    if !raft.is_initialized().await.map_err(|error| to_error(&error))? {
-        let voters = BTreeMap::from([(node_id, BasicNode::default())]);
-        raft.initialize(voters).await.map_err(|error| to_error(&error))?;
-    }
-    let led = raft.wait(Some(RECOVERY_MAX)).current_leader(node_id, "lead").await;
-    led.map_err(|error| to_error(&error))?;
-    raft.wait_for_recovery(Some(RECOVERY_MAX)).await.map_err(|error| to_error(&error))?;
-    Ok(())
-}
-
 async fn until_stopped(mut running: watch::Receiver<bool>, task: impl Future<Output = ()>) {
     tokio::select! {
         _ = running.wait_for(|running| !running) => {}
@@ -550,30 +527,5 @@ async fn until_stopped(mut running: watch::Receiver<bool>, task: impl Future<Out
     }
 }
 
-/// Reports when Raft stops by itself: a damaged log, a state that does not decode, a failed disk.
-async fn watch_raft(
-    raft: RaftHandle,
-    mut running: watch::Receiver<bool>,
-    fatal: watch::Sender<Option<Fatal>>,
-) {
-    let mut metrics = raft.metrics();
-    loop {
-        let stopped = metrics.borrow_watched().running_state.clone().err();
-        if let Some(error) = stopped {
-            if *running.borrow() {
-                tracing::error!(%error, "the metadata node stops");
-                fatal.send_replace(Some(Fatal { reason: error.to_string() }));
-            }
-            return;
-        }
-        tokio::select! {
-            changed = metrics.changed() => if changed.is_err() { return },
-            _ = running.wait_for(|running| !running) => return,
-        }
-    }
-}
-
-/// Whether the log can take entries.
-fn has_space(wal: &Wal) -> bool {
-    !matches!(wal.health(), WalHealth::DiskFull)
-}
+#[cfg(test)]
+mod tests;

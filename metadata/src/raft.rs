@@ -9,6 +9,8 @@
 
 /// The words of the Raft library that the node says: all it knows of it.
 pub(crate) mod library {
+    #[cfg(test)]
+    pub(crate) use openraft::raft::AppendEntriesRequest;
     pub(crate) use openraft::{
         BasicNode, Config, ReadPolicy, SnapshotPolicy, async_runtime::watch::WatchReceiver,
         impls::ProgressResponder,

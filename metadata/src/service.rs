@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! - What the node refuses travels in the reply. A transport status says nothing about effects.
-//! - A caller of another cluster, or of a newer level, is refused before anything of it is read.
+//! - A caller of another cluster, of another life of this one, or of a newer level, is refused
+//!   before anything of it is read.
 
 mod admission;
 mod calls;

@@ -36,19 +36,25 @@ mod frame;
 mod index;
 mod read;
 mod recovery;
+mod report;
 mod state;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use self::error::{Damage, Refused, Rejection, WalError};
+#[cfg(feature = "server")]
+pub(crate) use self::error::is_full;
 use self::{
     disk::Disk,
     frame::{CLUSTER_ID_BYTES_MAX, ENTRY_PREFIX_BYTES, FRAME_HEADER_BYTES, Record},
     read::Located,
     state::{Class, Sizes, SparesMissing, State},
     writer::{Job, Message, Writer, lock},
+};
+pub use self::{
+    error::{Damage, Refused, Rejection, WalError},
+    report::{Recovered, TornTail, WalHealth, WalState},
 };
 
 /// Called once, when the request it came with is durable or the log stopped. Runs on the writer's
@@ -156,63 +162,6 @@ impl WalConfig {
         }
         Ok(())
     }
-}
-
-/// What the log holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WalState {
-    /// The last vote.
-    pub vote: Option<Vote>,
-    /// The last purged entry.
-    pub purged: Option<LogId>,
-    /// The last entry, or `purged` when there is none.
-    pub last: Option<LogId>,
-    /// The last entry known to be committed.
-    pub committed: Option<LogId>,
-}
-
-/// What was found at open. All of it is durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recovered {
-    /// Whether there was no log: of a node that had one, this is a loss.
-    pub is_new: bool,
-    /// The last vote.
-    pub vote: Option<Vote>,
-    /// The last purged entry.
-    pub purged: Option<LogId>,
-    /// The last entry, or `purged` when there is none.
-    pub last: Option<LogId>,
-    /// The last entry known to be committed.
-    pub committed: Option<LogId>,
-    /// The indexes of the entries.
-    pub entries: Range<u64>,
-    /// The end of a write that a crash cut short, now removed. Nothing of it was acknowledged.
-    pub torn: Option<TornTail>,
-}
-
-/// Bytes of an unsynced write that were removed at open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TornTail {
-    /// The segment.
-    pub file: Arc<str>,
-    /// Where in it.
-    pub offset: u64,
-    /// How many.
-    pub bytes: u64,
-}
-
-/// Whether the log takes requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WalHealth {
-    /// It does.
-    Running,
-    /// The next segment found no space. Take no commands, and call [`Wal::retry_space`].
-    DiskFull,
-    /// It will not again in this process.
-    Stopped {
-        /// The first failure.
-        reason: Arc<str>,
-    },
 }
 
 /// A handle to the log. The last one to go waits until everything accepted is written.
@@ -424,6 +373,27 @@ impl Wal {
             Some(reason) => WalHealth::Stopped { reason: Arc::clone(reason) },
             None if state.disk_full => WalHealth::DiskFull,
             None => WalHealth::Running,
+        }
+    }
+
+    /// Makes sure that entries with payloads of these sizes, appended next and in this order, find
+    /// their place preallocated: appending them then cannot meet a full disk. Who proposes asks
+    /// this before, so that whoever appends never waits for space.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave a segment prepared.
+    pub async fn make_room(&self, payload_bytes: &[usize]) -> Result<(), WalError> {
+        loop {
+            let missing = {
+                let state = lock(&self.inner.state);
+                state.running()?;
+                let frames = payload_bytes.iter().map(|bytes| frame::entry_frame_bytes(*bytes));
+                state.room_missing(frames, Class::Entries)
+            };
+            match missing {
+                None => return Ok(()),
+                Some(SparesMissing(spares)) => self.grow(spares).await?,
+            }
         }
     }
 

@@ -4,9 +4,13 @@
 //! grow for one agent, also over a reconnect, because the agent sends the highest index it has
 //! seen.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use aquifer_storage::model::{Lineage, LogIndex, NodeId, SessionId, TopicId, TopicPartition};
+use tokio::sync::mpsc;
 
 use crate::machine::{
     command::HostPort,
@@ -123,4 +127,106 @@ pub struct CatalogNode {
     pub advertised: HostPort,
     /// The zone, Kafka's rack.
     pub zone: Option<String>,
+}
+
+/// How far the taker of a channel of events has come. Takers work event by event, so one that has
+/// taken `Applied(index)` out of its channel has taken in everything before it: nothing needs to
+/// come back from it.
+#[derive(Debug, Default)]
+pub struct Taken {
+    sent: u64,
+    /// The agent list or the catalog changed since the last `Applied`.
+    changed: bool,
+    /// Each `Applied` behind such a change: its place in the channel, and what it said.
+    waiting: VecDeque<(u64, LogIndex)>,
+    seen: Option<LogIndex>,
+}
+
+impl Taken {
+    /// `event` is about to be put into the channel.
+    pub fn sending(&mut self, event: &WatchEvent) {
+        self.sent += 1;
+        match event {
+            WatchEvent::Catalog(_)
+            | WatchEvent::Topic(_)
+            | WatchEvent::TopicGone(_)
+            | WatchEvent::Nodes(_) => self.changed = true,
+            WatchEvent::Applied(index) if std::mem::take(&mut self.changed) => {
+                self.waiting.push_back((self.sent, *index));
+            }
+            WatchEvent::Applied(_)
+            | WatchEvent::PartitionState(_)
+            | WatchEvent::PartitionAdvanced { .. }
+            | WatchEvent::PartitionGone(..)
+            | WatchEvent::Group { .. } => {}
+        }
+    }
+
+    /// Completes with each step that is worth a report: how far the catalog was taken in. Pends
+    /// while there is none. To be asked on the task that puts events into the channel.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no step.
+    pub async fn step(&mut self, events: &mpsc::Sender<WatchEvent>) -> LogIndex {
+        loop {
+            let in_channel = events.max_capacity() - events.capacity();
+            let taken = self.sent.saturating_sub(in_channel as u64);
+            let mut step = None;
+            while let Some((_, index)) = self.waiting.pop_front_if(|(at, _)| *at <= taken) {
+                step = Some(index);
+            }
+            if let Some(index) = step {
+                self.seen = Some(index);
+                return index;
+            }
+            if self.waiting.is_empty() {
+                return std::future::pending().await;
+            }
+            // All of the channel is free once all of it was taken; closed, nobody takes.
+            if events.reserve_many(events.max_capacity()).await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// The last step, if there was one.
+    pub fn seen(&self) -> Option<LogIndex> {
+        self.seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn put(taken: &mut Taken, events: &mpsc::Sender<WatchEvent>, event: WatchEvent) {
+        taken.sending(&event);
+        events.try_send(event).unwrap();
+    }
+
+    #[test]
+    fn a_step_is_made_once_the_applied_behind_a_change_was_taken_and_not_before() {
+        let (events, mut taker) = mpsc::channel(8);
+        let mut taken = Taken::default();
+        let applied = |index| WatchEvent::Applied(LogIndex::new(index));
+        put(&mut taken, &events, WatchEvent::TopicGone(TopicId::from_bytes([1; 16])));
+        put(&mut taken, &events, applied(4));
+        put(&mut taken, &events, applied(5));
+        put(&mut taken, &events, WatchEvent::Nodes(Vec::new()));
+        put(&mut taken, &events, applied(6));
+        assert_eq!(taken.step(&events).now_or_never(), None);
+        taker.try_recv().unwrap();
+        assert_eq!(taken.step(&events).now_or_never(), None, "it may be at the topic still");
+        taker.try_recv().unwrap();
+        assert_eq!(taken.step(&events).now_or_never(), Some(LogIndex::new(4)));
+        assert_eq!(taken.step(&events).now_or_never(), None, "told once");
+        while taker.try_recv().is_ok() {}
+        assert_eq!(taken.step(&events).now_or_never(), Some(LogIndex::new(6)));
+        put(&mut taken, &events, applied(7));
+        while taker.try_recv().is_ok() {}
+        assert_eq!(taken.step(&events).now_or_never(), None, "nothing changed");
+        assert_eq!(taken.seen(), Some(LogIndex::new(6)));
+    }
 }

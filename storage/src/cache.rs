@@ -10,6 +10,9 @@
 //! - A whole object from the store enters the cache only after its footer and every extent's CRC
 //!   were checked. Blocks of larger objects cannot be checked alone: whoever splits their batches
 //!   checks each batch's CRC.
+//! - What was written can be read from the moment [`ObjectReader::insert_written`] is called.
+//! - The bytes of fetches under way stay below a bound of their own, one for the tail and one for
+//!   catch-up reads, so neither memory nor the tail is at the mercy of a scan.
 //!
 //! # Not here
 //! Which range to read (the fetch planner), NVMe, the zone's block owner.
@@ -35,6 +38,7 @@ use self::{
     single_flight::SingleFlight,
 };
 use crate::{
+    budget::ByteBudget,
     error::{Outcome, StoreCondition, StoreError},
     format::{
         object::{ObjectDamaged, check_whole},
@@ -46,6 +50,10 @@ use crate::{
 
 /// A damaged body is fetched once more before anyone is told: damage in transit is not for ever.
 const CHECKED_FETCH_ATTEMPTS: usize = 2;
+
+/// Default of [`ObjectReader::with_flight_bytes`]: eight full objects at a time and class, which
+/// at 150 ms for each is more than 400 MB/s.
+const FLIGHT_BYTES: u64 = 64 << 20;
 
 /// Names one cached block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +73,9 @@ pub trait BlockCache: Send + Sync + 'static {
     /// Adds a block. It may be forgotten at once. When this returns, the cache is within its
     /// capacity again.
     async fn insert(&self, key: BlockKey, block: Bytes);
+
+    /// Forgets a block.
+    async fn remove(&self, key: &BlockKey);
 
     /// Bytes held.
     fn held_bytes(&self) -> u64;
@@ -166,6 +177,8 @@ struct Shared {
     tail: Arc<dyn BlockCache>,
     history: Arc<dyn BlockCache>,
     flights: SingleFlight<BlockKey, Result<Bytes, ReadError>>,
+    tail_flights: ByteBudget,
+    catch_up_flights: ByteBudget,
     counters: Counters,
 }
 
@@ -176,8 +189,36 @@ impl ObjectReader {
         tail: Arc<dyn BlockCache>,
         history: Arc<dyn BlockCache>,
     ) -> Self {
-        let (flights, counters) = (SingleFlight::new(), Counters::default());
-        Self { shared: Arc::new(Shared { store, tail, history, flights, counters }) }
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                tail,
+                history,
+                flights: SingleFlight::new(),
+                tail_flights: ByteBudget::new("tail reads", FLIGHT_BYTES),
+                catch_up_flights: ByteBudget::new("catch-up reads", FLIGHT_BYTES),
+                counters: Counters::default(),
+            }),
+        }
+    }
+
+    /// The same with other bounds: of each class, at most `flight_bytes` are fetched at a time, a
+    /// single block excepted. Nothing may be under way yet.
+    #[must_use]
+    pub fn with_flight_bytes(self, flight_bytes: u64) -> Self {
+        let Shared { store, tail, history, .. } = &*self.shared;
+        let (store, tail, history) = (Arc::clone(store), Arc::clone(tail), Arc::clone(history));
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                tail,
+                history,
+                flights: SingleFlight::new(),
+                tail_flights: ByteBudget::new("tail reads", flight_bytes),
+                catch_up_flights: ByteBudget::new("catch-up reads", flight_bytes),
+                counters: Counters::default(),
+            }),
+        }
     }
 
     /// Reads bytes `range` of an object of `object_bytes` for a consumer at the end of the log.
@@ -206,16 +247,49 @@ impl ObjectReader {
         self.read_as(ReadClass::CatchUp, name, object_bytes, range).await
     }
 
-    /// Puts an object that was just written into the tail, so that its readers need no GET.
+    /// Puts an object that was just written into the tail, so that its readers need no GET. A
+    /// reader finds it as soon as this returns; the future does the work, unless a reader that
+    /// could not wait has done it before.
     ///
     /// The body is copied into one allocation: its pieces pin whole network frames, and every
     /// later read is then a slice.
-    pub async fn insert_written(&self, name: ObjectName, body: &[Bytes]) {
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the object to be fetched by whoever reads it first.
+    pub fn insert_written(
+        &self,
+        name: ObjectName,
+        body: &[Bytes],
+    ) -> impl Future<Output = ()> + Send + use<> {
         let object_bytes: usize = body.iter().map(Bytes::len).sum();
-        for block in plan_blocks(name, object_bytes as u64, 0..object_bytes as u64) {
-            let bytes = gather(body, block.range.start as usize..block.range.end as usize);
+        let blocks = plan_blocks(name, object_bytes as u64, 0..object_bytes as u64);
+        let inserts: Vec<_> = blocks
+            .map(|block| {
+                let key = BlockKey { object: name, block: block.index };
+                let (shared, body) = (Arc::clone(&self.shared), body.to_vec());
+                let insert = async move {
+                    let bytes = gather(&body, block.range.start as usize..block.range.end as usize);
+                    shared.tail.insert(key, bytes.clone()).await;
+                    Ok(bytes)
+                };
+                self.shared.flights.board(key, || insert.boxed())
+            })
+            .collect();
+        async move {
+            for insert in inserts {
+                // Joined to a fetch of the same block, it may fail: then it is fetched again.
+                let _ = insert.landed().await;
+            }
+        }
+    }
+
+    /// Forgets the blocks of `range`, whose bytes turned out to be damaged: the next read fetches
+    /// them. The range lies inside the object.
+    pub async fn forget(&self, name: ObjectName, object_bytes: u64, range: Range<u64>) {
+        for block in plan_blocks(name, object_bytes, range) {
             let key = BlockKey { object: name, block: block.index };
-            self.shared.tail.insert(key, bytes).await;
+            self.shared.tail.remove(&key).await;
+            self.shared.history.remove(&key).await;
         }
     }
 
@@ -304,14 +378,19 @@ impl Shared {
         block: Block,
     ) -> Result<Bytes, ReadError> {
         let object = key.object;
-        let cache = match class {
-            ReadClass::Tail => &self.tail,
-            ReadClass::CatchUp => &self.history,
+        let (cache, budget) = match class {
+            ReadClass::Tail => (&self.tail, &self.tail_flights),
+            ReadClass::CatchUp => (&self.history, &self.catch_up_flights),
         };
         // It may have come in while this flight was about to start.
-        if let Some(bytes) = cache.get(&key).await {
-            return Ok(bytes);
+        for cache in [&self.tail, &self.history] {
+            if let Some(bytes) = cache.get(&key).await {
+                return Ok(bytes);
+            }
         }
+        let block_bytes = block.range.end - block.range.start;
+        let asked = block_bytes.min(budget.capacity_bytes());
+        let _permit = budget.acquire(asked).await.expect("at most the capacity is asked");
         let mut attempts = 0;
         loop {
             attempts += 1;

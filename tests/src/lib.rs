@@ -3,5 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "real processes run on real clocks")]
 
 pub mod client;
+pub mod cluster;
 pub mod process;
+pub mod raw;
 pub mod record;
+pub mod stub;

@@ -1,6 +1,7 @@
 //! Processes under test, started on free loopback ports and ended by their id.
 
 use std::{
+    fs::File,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
@@ -35,6 +36,19 @@ impl Process {
         let child =
             command.stdin(Stdio::null()).spawn().with_context(|| format!("start {name}"))?;
         Ok(Self { child, name: name.to_owned() })
+    }
+
+    /// The memory it holds at this moment, in bytes.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).context(path)?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: u64 = line
+            .and_then(|line| line.trim().strip_suffix("kB"))
+            .context("VmRSS")?
+            .trim()
+            .parse()?;
+        Ok(kib * 1024)
     }
 
     /// Kills it as `kill -9` does and waits for its end.
@@ -118,6 +132,10 @@ pub struct Place {
     pub arguments: Vec<String>,
     /// Environment, for S3 credentials.
     pub environment: Vec<(String, String)>,
+    /// Where standard error is appended, without the banner; this test's output when `None`.
+    pub log: Option<PathBuf>,
+    /// The most files the process may have open; this test's limit when `None`.
+    pub open_files: Option<u32>,
 }
 
 impl Place {
@@ -130,6 +148,8 @@ impl Place {
             store: None,
             arguments: Vec::new(),
             environment: Vec::new(),
+            log: None,
+            open_files: None,
         })
     }
 
@@ -148,13 +168,26 @@ impl Place {
     }
 
     fn command(&self, role: &str) -> anyhow::Result<Command> {
-        let mut command = Command::new(tool("TEST_BIN")?);
+        let mut command = match self.open_files {
+            None => Command::new(tool("TEST_BIN")?),
+            Some(files) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
+                shell.arg(tool("TEST_BIN")?);
+                shell
+            }
+        };
         command.arg(role).args(["--kafka", &self.kafka.to_string()]);
         command.args(["--http", &self.http.to_string()]).args(&self.arguments);
         if let Some(store) = &self.store {
             command.args(["--store", store]);
         }
         command.envs(self.environment.clone());
+        if let Some(log) = &self.log {
+            // The default log is what is looked at.
+            command.env_remove("AQUIFER_LOG").stdout(Stdio::null());
+            command.stderr(File::options().create(true).append(true).open(log)?);
+        }
         Ok(command)
     }
 

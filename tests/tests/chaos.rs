@@ -12,6 +12,7 @@ use std::{
 
 use aquifer_tests::{
     client::{Client, succeeded},
+    cluster::Cluster,
     process::{Place, free_address, metadata_node},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -91,4 +92,34 @@ fn killing_agent_and_metadata_in_turn_loses_and_doubles_nothing() -> anyhow::Res
         }
         Ok(())
     })
+}
+
+#[test]
+fn killing_agents_behind_a_balancer_over_a_failing_bucket_loses_and_doubles_nothing()
+-> anyhow::Result<()> {
+    // One request in fifty is refused, applied without an answer, or cut; some are slow.
+    const FAULTS: &str = r#"[
+        {"method":"PUT","action":"status:503","fraction":0.02},
+        {"method":"PUT","action":"drop-answer","fraction":0.02},
+        {"method":"PUT","action":"reset","fraction":0.02},
+        {"method":"GET","action":"status:500","fraction":0.02},
+        {"method":"GET","action":"reset","fraction":0.02}]"#;
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(folder.path())?;
+    let balancer = cluster.balancer;
+    nothing_is_lost_while(balancer, folder.path(), || {
+        cluster.store.fail(FAULTS)?;
+        for round in 0..rounds() {
+            sleep(Duration::from_millis(300 + (round as u64 * 137) % 500));
+            if round % 4 == 3 {
+                cluster.restart_metadata()?;
+            } else {
+                cluster.restart_agent(round)?;
+            }
+        }
+        Ok(())
+    })?;
+    let counted = cluster.store.counters()?;
+    anyhow::ensure!(0 < counted["faults"].as_u64().unwrap_or(0), "no fault happened: {counted}");
+    Ok(())
 }

@@ -7,7 +7,8 @@ use std::{net::SocketAddr, process::Command};
 
 use aquifer_tests::{
     client::{ALL, Client, succeeded},
-    process::{Place, Process, free_address, metadata_node, minio, s3_environment, wait_ready},
+    cluster::Cluster,
+    process::Place,
     record::assorted,
 };
 
@@ -68,49 +69,8 @@ fn every_client_reads_what_every_client_wrote_on_a_local_folder() -> anyhow::Res
 #[test]
 fn every_client_works_through_a_balancer_over_three_agents_and_s3() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let (_minio, s3) = minio(&folder.path().join("minio"))?;
-    let balancer = free_address()?;
-    let mut place = Place::new(folder.path().join("data"))?;
-    place.store = Some("s3://aquifer/test".to_owned());
-    place.environment = s3_environment(s3);
-    let metadata = free_address()?;
-    let _metadata = metadata_node(&place, metadata)?;
-    let mut agents = Vec::new();
-    let mut addresses = Vec::new();
-    for zone in ["a", "b", "c"] {
-        let mut agent = place.clone();
-        (agent.kafka, agent.http) = (free_address()?, free_address()?);
-        agent.arguments =
-            ["--advertise", &balancer.to_string(), "--zone", zone].map(str::to_owned).to_vec();
-        agents.push(agent.agent(metadata)?);
-        addresses.push((agent.kafka, agent.http));
-    }
-    let _haproxy = haproxy(folder.path(), balancer, &addresses)?;
-    every_pair(balancer, "balanced")
-}
-
-/// HAProxy in TCP mode over `agents` (Kafka and HTTP addresses), checked at `/readyz`.
-fn haproxy(
-    folder: &std::path::Path,
-    listen: SocketAddr,
-    agents: &[(SocketAddr, SocketAddr)],
-) -> anyhow::Result<Process> {
-    let status = free_address()?;
-    let mut text = format!(
-        "defaults\n  mode tcp\n  timeout client 10m\n  timeout server 10m\n  timeout connect 2s\n\
-         frontend status\n  bind {status}\n  mode http\n  monitor-uri /up\n\
-         listen kafka\n  bind {listen}\n  balance roundrobin\n  option httpchk GET /readyz\n"
-    );
-    for (index, (kafka, http)) in agents.iter().enumerate() {
-        let line = format!("  server agent{index} {kafka} check port {} inter 500\n", http.port());
-        text.push_str(&line);
-    }
-    let path = folder.join("haproxy.cfg");
-    std::fs::write(&path, text)?;
-    let mut process =
-        Process::start("haproxy", Command::new("haproxy").arg("-db").arg("-f").arg(path))?;
-    wait_ready(&mut process, status, "/up")?;
-    Ok(process)
+    let cluster = Cluster::start(folder.path())?;
+    every_pair(cluster.balancer, "balanced")
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{StreamExt, stream};
+
 use super::{
     Request,
     errors::{admin_error, config_error, topic_error},
@@ -37,20 +39,29 @@ pub async fn handle(
             twice.insert(topic.name.clone());
         }
     }
-    let mut answers = Vec::new();
-    for topic in body.topics {
-        let name = topic.name.clone();
-        if twice.contains(&name) {
-            if seen.remove(&name) {
-                let words = "Duplicate topic name.".to_owned();
-                answers.push(refused(name.as_str(), ErrorCode::InvalidRequest, words));
-            }
-            continue;
-        }
-        let answer = create(broker, topic, body.validate_only).await;
-        answers.push(answer.unwrap_or_else(|(code, words)| refused(&name, code, words)));
-    }
+    // Each name is answered once, at its first place.
+    let first = body.topics.into_iter().filter(|topic| seen.remove(&topic.name));
+    let answering = stream::iter(first).map(|topic| {
+        let duplicate = twice.contains(&topic.name);
+        answer(broker, topic, duplicate, body.validate_only)
+    });
+    let answers = answering.buffered(topics::CHANGES_AT_ONCE).collect().await;
     CreateTopicsResponse { topics: answers, ..CreateTopicsResponse::default() }
+}
+
+async fn answer(
+    broker: &Broker,
+    topic: CreateTopicsRequestTopics,
+    duplicate: bool,
+    validate_only: bool,
+) -> CreateTopicsResponseTopics {
+    let name = topic.name.clone();
+    let created = if duplicate {
+        Err((ErrorCode::InvalidRequest, "Duplicate topic name.".to_owned()))
+    } else {
+        create(broker, topic, validate_only).await
+    };
+    created.unwrap_or_else(|(code, words)| refused(&name, code, words))
 }
 
 fn refused(name: &str, code: ErrorCode, words: String) -> CreateTopicsResponseTopics {

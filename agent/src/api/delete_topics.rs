@@ -1,6 +1,7 @@
 //! DeleteTopics (20) v1-6, by name or by id.
 
 use aquifer_metadata::machine::command::{AppliedReply, Command, Reply};
+use futures::{StreamExt, stream};
 
 use super::{
     Request,
@@ -31,10 +32,8 @@ pub async fn handle(
         };
         body.topics.into_iter().map(by).collect()
     };
-    let mut responses = Vec::with_capacity(asked.len());
-    for topic in asked {
-        responses.push(delete(broker, topic).await);
-    }
+    let deleting = stream::iter(asked).map(|topic| delete(broker, topic));
+    let responses = deleting.buffered(topics::CHANGES_AT_ONCE).collect().await;
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
 }
 
@@ -61,7 +60,7 @@ async fn delete(broker: &Broker, topic: TopicRef) -> DeleteTopicsResponseRespons
     let name = Some(Str::from(found.name.as_str()));
     match broker.metadata.propose(Command::DeleteTopic { topic: found.id }).await {
         Ok(AppliedReply { index, reply: Reply::TopicDeleted(result) }) => {
-            broker.view.wait_applied(index).await;
+            topics::shown(broker, index).await;
             match result {
                 Ok(()) => DeleteTopicsResponseResponses {
                     topic_id: found.id.into(),

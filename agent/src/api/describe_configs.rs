@@ -1,6 +1,6 @@
 //! DescribeConfigs (32) v1-4: topics completely; of the broker, the settings honoured here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Request, topics};
 use crate::{
@@ -33,8 +33,13 @@ pub async fn handle(
     _request: &Request<'_>,
     body: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
-    let mut results = Vec::with_capacity(body.resources.len());
+    let mut results = Vec::new();
+    let mut answered = BTreeSet::new();
     for resource in body.resources {
+        // Each takes some kilobytes: a request that repeats one must not multiply it.
+        if !answered.insert((resource.resource_type, resource.resource_name.clone())) {
+            continue;
+        }
         results.push(describe(broker, resource, body.include_synonyms).await);
     }
     DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() }

@@ -1,8 +1,10 @@
 //! Fetch (1) v4-18, with incremental sessions (KIP-227).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use aquifer_storage::budget::BudgetPermit;
+use aquifer_metadata::{machine::effect::Pointers, watch::CatalogTopic};
+use aquifer_storage::{budget::BudgetPermit, model::Offset};
+use bytes::Bytes;
 
 use super::{Request, topics};
 use crate::{
@@ -12,6 +14,7 @@ use crate::{
         plan::Isolation,
         session::{Asked, Context, PartitionKey, SessionRequest, Told},
     },
+    view::Watches,
     wire::{
         codec::{DecodeError, Reader, Records, Str},
         error_code::ErrorCode,
@@ -32,7 +35,7 @@ const FIRST_BY_ID: i16 = 13;
 /// The body does not parse.
 pub async fn handle(
     broker: &Broker,
-    sessions: &mut ConnectionSessions,
+    state: &mut ConnectionSessions,
     request: &Request<'_>,
     reader: Reader,
 ) -> Result<(FetchResponse, Option<BudgetPermit>), DecodeError> {
@@ -52,6 +55,7 @@ pub async fn handle(
         by_id: FIRST_BY_ID <= request.version,
     };
     let fresh = broker.fetcher.session_id();
+    let ConnectionSessions { sessions, watches } = state;
     let begun = sessions.begin(session, fresh, asked.collect(), walk.forgotten());
     let (context, wanted) = match begun {
         Ok(begun) => begun,
@@ -60,36 +64,34 @@ pub async fn handle(
             return Ok((FetchResponse { error_code, ..FetchResponse::default() }, None));
         }
     };
+    let (fetched, permit, throttle) = fetch(broker, watches, &walk, &wanted).await;
     let committed = walk.isolation_level == 1;
-    let (rows, permit) = fetch(broker, &walk, &wanted, committed).await;
-    let rows: Vec<(PartitionKey, WireRow)> = wanted
-        .into_iter()
-        .map(|(key, _)| key)
-        .zip(rows)
-        .filter(|(key, row)| sessions.tell(context, key, told(row)))
-        .collect();
+    let mut rows: Vec<(PartitionKey, WireRow)> = Vec::new();
+    for ((key, _), one) in wanted.into_iter().zip(fetched) {
+        let one = Answered::of(&key.0, one);
+        // Of a thousand partitions in a session few have news: the others cost no row.
+        if sessions.tell(context, &key, one.told()) {
+            let row = one.wire_row(key.1, committed);
+            rows.push((key, row));
+        }
+    }
     let bytes: usize = rows.iter().map(|(_, row)| records_len(row)).sum();
     broker.metrics.fetched_bytes.inc_by(bytes as u64);
     let session_id = match context {
         Context::Full => 0,
         Context::Opened(id) | Context::Incremental(id) => id,
     };
-    let response =
-        FetchResponse { session_id, responses: grouped(rows), ..FetchResponse::default() };
+    let response = FetchResponse {
+        throttle_time_ms: i32::try_from(throttle.as_millis()).unwrap_or(i32::MAX),
+        session_id,
+        responses: grouped(rows),
+        ..FetchResponse::default()
+    };
     Ok((response, permit))
 }
 
 fn records_len(row: &WireRow) -> usize {
     row.records.as_ref().map_or(0, Records::len)
-}
-
-fn told(row: &WireRow) -> Told {
-    Told {
-        has_records: 0 < records_len(row),
-        error: ErrorCode::from_code(row.error_code).unwrap_or(ErrorCode::UnknownServerError),
-        high_watermark: row.high_watermark,
-        log_start: row.log_start_offset,
-    }
 }
 
 /// Consecutive rows of one topic share its entry.
@@ -111,21 +113,26 @@ fn grouped(rows: Vec<(PartitionKey, WireRow)>) -> Vec<FetchResponseResponses> {
     topics
 }
 
-/// One wire row per wanted partition, in order.
+/// One result per wanted partition, in order.
 async fn fetch(
     broker: &Broker,
+    watches: &mut Watches,
     walk: &FetchWalk,
     wanted: &[(PartitionKey, Asked)],
-    committed: bool,
-) -> (Vec<WireRow>, Option<BudgetPermit>) {
+) -> (Vec<Result<Fetched, ErrorCode>>, Option<BudgetPermit>, Duration) {
     let mut refused: Vec<Option<ErrorCode>> = Vec::with_capacity(wanted.len());
     let mut known = Vec::with_capacity(wanted.len());
+    // Partitions of one topic mostly follow each other.
+    let mut last: Option<(&TopicRef, Result<Arc<CatalogTopic>, ErrorCode>)> = None;
     for ((topic, index), asked) in wanted {
-        let found = topics::resolve(broker, topic).await;
-        let partition = found.and_then(|topic| {
-            topics::partition(&topic, *index).ok_or(ErrorCode::UnknownTopicOrPartition)
+        let found = match &last {
+            Some((same, found)) if *same == topic => found,
+            _ => &last.insert((topic, topics::resolve(broker, topic).await)).1,
+        };
+        let partition = found.as_ref().map_err(|code| *code).and_then(|topic| {
+            topics::partition(topic, *index).ok_or(ErrorCode::UnknownTopicOrPartition)
         });
-        refused.push(partition.as_ref().err().copied());
+        refused.push(partition.err());
         if let Ok(partition) = partition {
             known.push(Wanted {
                 partition,
@@ -142,18 +149,19 @@ async fn fetch(
         bytes_min: if failed { 0 } else { size(walk.min_bytes) },
         bytes_max: size(walk.max_bytes),
         wait: Duration::from_millis(size(walk.max_wait_ms) as u64),
-        isolation: if committed { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
+        isolation: if walk.isolation_level == 1 {
+            Isolation::ReadCommitted
+        } else {
+            Isolation::ReadUncommitted
+        },
     };
-    let answer = broker.fetcher.fetch(&known, params).await;
+    let answer = broker.fetcher.fetch(watches, &known, params).await;
     let mut fetched = answer.partitions.into_iter();
-    let rows = wanted.iter().zip(refused).map(|(((topic, index), _), refused)| match refused {
-        Some(code) => row(*index, code, committed),
-        None => {
-            let one = fetched.next().expect("one answer per known partition");
-            wire_row(*index, one, committed, topic)
-        }
+    let results = refused.into_iter().map(|refused| match refused {
+        Some(code) => Err(code),
+        None => Ok(fetched.next().expect("one answer per known partition")),
     });
-    (rows.collect(), answer.permit)
+    (results.collect(), answer.permit, answer.throttle)
 }
 
 fn row(index: i32, code: ErrorCode, committed: bool) -> WireRow {
@@ -172,19 +180,46 @@ fn row(index: i32, code: ErrorCode, committed: bool) -> WireRow {
     }
 }
 
-fn wire_row(index: i32, fetched: Fetched, committed: bool, topic: &TopicRef) -> WireRow {
-    let (code, records) = match fetched.records {
-        Ok(chunks) => (ErrorCode::None, chunks),
-        Err(refused) => (refusal(refused, topic), Vec::new()),
-    };
-    let mut row = row(index, code, committed);
-    if let Some(pointers) = fetched.pointers {
-        row.high_watermark = pointers.high_watermark.value();
-        row.last_stable_offset = pointers.last_stable.value();
-        row.log_start_offset = pointers.log_start.value();
+/// What is answered for one partition.
+struct Answered {
+    code: ErrorCode,
+    pointers: Option<Pointers>,
+    records: Vec<Bytes>,
+}
+
+impl Answered {
+    fn of(topic: &TopicRef, result: Result<Fetched, ErrorCode>) -> Self {
+        let Fetched { pointers, records } = match result {
+            Ok(fetched) => fetched,
+            Err(code) => return Self { code, pointers: None, records: Vec::new() },
+        };
+        match records {
+            Ok(records) => Self { code: ErrorCode::None, pointers, records },
+            Err(refused) => Self { code: refusal(refused, topic), pointers, records: Vec::new() },
+        }
     }
-    row.records = Some(Records::from(records));
-    row
+
+    fn told(&self) -> Told {
+        let pointer =
+            |of: fn(&Pointers) -> Offset| self.pointers.as_ref().map_or(-1, |p| of(p).value());
+        Told {
+            has_records: !self.records.is_empty(),
+            error: self.code,
+            high_watermark: pointer(|pointers| pointers.high_watermark),
+            log_start: pointer(|pointers| pointers.log_start),
+        }
+    }
+
+    fn wire_row(self, index: i32, committed: bool) -> WireRow {
+        let mut row = row(index, self.code, committed);
+        if let Some(pointers) = self.pointers {
+            row.high_watermark = pointers.high_watermark.value();
+            row.last_stable_offset = pointers.last_stable.value();
+            row.log_start_offset = pointers.log_start.value();
+        }
+        row.records = Some(Records::from(self.records));
+        row
+    }
 }
 
 fn refusal(refused: FetchRefused, topic: &TopicRef) -> ErrorCode {
@@ -196,5 +231,6 @@ fn refusal(refused: FetchRefused, topic: &TopicRef) -> ErrorCode {
         (FetchRefused::UnknownLeaderEpoch, _) => ErrorCode::UnknownLeaderEpoch,
         (FetchRefused::Unavailable, _) => ErrorCode::KafkaStorageError,
         (FetchRefused::Corrupt, _) => ErrorCode::CorruptMessage,
+        (FetchRefused::Elsewhere, _) => ErrorCode::NotLeaderOrFollower,
     }
 }

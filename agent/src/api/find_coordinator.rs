@@ -1,6 +1,7 @@
 //! FindCoordinator (10) v0-6: any agent will do, because coordination is metadata's state. Groups
 //! are spread over the live agents by hash; transactional ids are not served yet.
 
+use aquifer_metadata::watch::CatalogNode;
 use aquifer_storage::model::{PartitionIndex, TopicId, TopicPartition};
 
 use super::Request;
@@ -23,7 +24,8 @@ pub async fn handle(
     request: &Request<'_>,
     body: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    let find = |key: &Str| find(broker, key, body.key_type);
+    let place = Place { nodes: broker.nodes(), zone: broker.zone_of(request) };
+    let find = |key: &Str| find(&place, key, body.key_type);
     if 4 <= request.version {
         return FindCoordinatorResponse {
             coordinators: body.coordinator_keys.iter().map(find).collect(),
@@ -41,7 +43,13 @@ pub async fn handle(
     }
 }
 
-fn find(broker: &Broker, key: &Str, key_type: i8) -> FindCoordinatorResponseCoordinators {
+/// The live agents, and where the client is.
+struct Place<'a> {
+    nodes: Vec<CatalogNode>,
+    zone: Option<&'a str>,
+}
+
+fn find(place: &Place<'_>, key: &Str, key_type: i8) -> FindCoordinatorResponseCoordinators {
     let refused = |code: ErrorCode, words: &'static str| FindCoordinatorResponseCoordinators {
         key: key.clone(),
         node_id: -1,
@@ -53,16 +61,14 @@ fn find(broker: &Broker, key: &Str, key_type: i8) -> FindCoordinatorResponseCoor
     if key_type != KEY_GROUP {
         return refused(ErrorCode::InvalidRequest, "only groups have a coordinator here");
     }
-    let nodes = broker.nodes();
     let mut hash = [0; 16];
-    for (place, byte) in key.as_bytes().iter().enumerate() {
-        hash[place % 16] = u8::wrapping_mul(hash[place % 16], 31).wrapping_add(*byte);
+    for (at, byte) in key.as_bytes().iter().enumerate() {
+        hash[at % 16] = u8::wrapping_mul(hash[at % 16], 31).wrapping_add(*byte);
     }
     let topic = TopicId::from_bytes(hash);
     let slot = TopicPartition { topic, partition: PartitionIndex::new(0) };
-    let zone = broker.zone.as_deref();
-    let home = placement::replicas(slot, &nodes, zone, 1).first().copied();
-    let Some(node) = nodes.iter().find(|node| Some(node.node_id) == home) else {
+    let home = placement::replicas(slot, &place.nodes, place.zone, 1).first().copied();
+    let Some(node) = place.nodes.iter().find(|node| Some(node.node_id) == home) else {
         return refused(ErrorCode::CoordinatorNotAvailable, "no agent is registered");
     };
     FindCoordinatorResponseCoordinators {

@@ -1,7 +1,7 @@
 //! ListOffsets (2) v1-11: earliest and latest, linearizable whichever agent answers. Offsets by
 //! timestamp are not served yet and say so per partition.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use aquifer_metadata::machine::effect::Pointers;
 use aquifer_storage::model::Offset;
@@ -46,13 +46,14 @@ pub async fn handle(
     for topic in body.topics {
         let by_name = TopicRef::Name(topic.name.clone());
         let mut partitions = Vec::with_capacity(topic.partitions.len());
+        let mut times: BTreeMap<i32, usize> = BTreeMap::new();
         for asked in &topic.partitions {
-            let same = |one: &&ListOffsetsRequestTopicsPartitions| {
-                one.partition_index == asked.partition_index
-            };
+            *times.entry(asked.partition_index).or_default() += 1;
+        }
+        for asked in &topic.partitions {
             let found = if !fresh {
                 Err(ErrorCode::LeaderNotAvailable)
-            } else if 1 < topic.partitions.iter().filter(same).count() {
+            } else if 1 < times[&asked.partition_index] {
                 Err(ErrorCode::InvalidRequest)
             } else {
                 list(broker, request.version, &by_name, asked, isolation).await

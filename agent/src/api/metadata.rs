@@ -1,6 +1,9 @@
 //! Metadata (3) v0-13: live agents and topics, creating unknown topics where asked.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use aquifer_metadata::{
     machine::command::TopicRejected,
@@ -32,8 +35,14 @@ pub async fn handle(
     request: &Request<'_>,
     body: MetadataRequest,
 ) -> MetadataResponse {
-    // Read your writes through any agent; without a leader, from what this agent has.
-    let fresh = broker.view.fresh().await.is_ok();
+    let asking = Asking {
+        // Read your writes through any agent; without a leader, from what this agent has.
+        fresh: broker.view.fresh().await.is_ok(),
+        may_create: body.allow_auto_topic_creation || request.version < 4,
+        // One list for the whole answer: a leader that is not among the brokers confuses clients.
+        nodes: broker.nodes(),
+        zone: broker.zone_of(request),
+    };
     let asked = match body.topics {
         // v0 has no null: empty means all.
         Some(topics) if topics.is_empty() && request.version == 0 => None,
@@ -43,26 +52,37 @@ pub async fn handle(
     match asked {
         None => {
             let catalog = broker.view.catalog();
-            let nodes = broker.nodes();
             let mut topics: Vec<&Arc<CatalogTopic>> = catalog.topics.values().collect();
             topics.sort_by(|a, b| a.name.cmp(&b.name));
-            answers.extend(topics.iter().map(|topic| describe(broker, &nodes, topic)));
+            answers.extend(topics.iter().map(|topic| describe(broker, &asking, topic)));
         }
         Some(topics) => {
-            let may_create = body.allow_auto_topic_creation || request.version < 4;
+            // Each once, as Kafka does: a repeated name must not multiply a large answer.
+            let mut answered = BTreeSet::new();
             for topic in topics {
-                answers.push(answer_topic(broker, topic, may_create, fresh).await);
+                if answered.insert((topic.name.clone(), topic.topic_id)) {
+                    answers.push(answer_topic(broker, &asking, topic).await);
+                }
             }
         }
     }
-    let (nodes, catalog) = (broker.nodes(), broker.view.catalog());
     MetadataResponse {
-        controller_id: nodes.first().map_or(-1, |node| node.node_id.value()),
-        brokers: nodes.iter().map(wire_node).collect(),
-        cluster_id: Some(catalog.cluster_id.as_str().into()),
+        controller_id: asking.nodes.first().map_or(-1, |node| node.node_id.value()),
+        brokers: asking.nodes.iter().map(wire_node).collect(),
+        cluster_id: Some(broker.view.catalog().cluster_id.as_str().into()),
         topics: answers,
         ..MetadataResponse::default()
     }
+}
+
+/// What holds for every topic of a request.
+struct Asking<'a> {
+    /// Whether this agent is known to be up to date: without, nothing is denied.
+    fresh: bool,
+    may_create: bool,
+    nodes: Vec<CatalogNode>,
+    /// The client's zone.
+    zone: Option<&'a str>,
 }
 
 fn wire_node(node: &CatalogNode) -> MetadataResponseBrokers {
@@ -76,16 +96,15 @@ fn wire_node(node: &CatalogNode) -> MetadataResponseBrokers {
 
 async fn answer_topic(
     broker: &Broker,
+    asking: &Asking<'_>,
     asked: MetadataRequestTopics,
-    may_create: bool,
-    fresh: bool,
 ) -> MetadataResponseTopics {
     let by_name = match &asked.name {
         Some(name) => TopicRef::Name(name.clone()),
         None => TopicRef::Id(asked.topic_id),
     };
     if let Some(topic) = topics::known(broker, &by_name) {
-        return describe(broker, &broker.nodes(), &topic);
+        return describe(broker, asking, &topic);
     }
     let refused = |code: ErrorCode, id: Uuid, name: Option<Str>| MetadataResponseTopics {
         error_code: code.code(),
@@ -93,7 +112,7 @@ async fn answer_topic(
         topic_id: id,
         ..MetadataResponseTopics::default()
     };
-    if !fresh {
+    if !asking.fresh {
         return refused(ErrorCode::LeaderNotAvailable, asked.topic_id, asked.name);
     }
     let Some(name) = asked.name else {
@@ -102,7 +121,7 @@ async fn answer_topic(
     if !is_valid_topic_name(&name) {
         return refused(ErrorCode::InvalidTopicException, Uuid::ZERO, Some(name));
     }
-    if may_create && broker.options.auto_create_topics {
+    if asking.may_create && broker.options.auto_create_topics {
         let new = NewTopic {
             name: name.as_str().to_owned(),
             partitions: broker.num_partitions,
@@ -117,20 +136,15 @@ async fn answer_topic(
     refused(ErrorCode::UnknownTopicOrPartition, Uuid::ZERO, Some(name))
 }
 
-fn describe(
-    broker: &Broker,
-    nodes: &[CatalogNode],
-    topic: &CatalogTopic,
-) -> MetadataResponseTopics {
+fn describe(broker: &Broker, asking: &Asking<'_>, topic: &CatalogTopic) -> MetadataResponseTopics {
     let epoch = broker.view.catalog().lineage.map_or(0, |lineage| lineage.number as i32);
     let partitions = (0..topic.partitions as i32).map(|index| {
         let partition = TopicPartition { topic: topic.id, partition: PartitionIndex::new(index) };
-        let zone = broker.zone.as_deref();
-        let replicas: Vec<i32> =
-            placement::replicas(partition, nodes, zone, topic.replication_factor)
-                .into_iter()
-                .map(NodeId::value)
-                .collect();
+        let factor = topic.replication_factor;
+        let replicas: Vec<i32> = placement::replicas(partition, &asking.nodes, asking.zone, factor)
+            .into_iter()
+            .map(NodeId::value)
+            .collect();
         let nobody = replicas.is_empty();
         let code = if nobody { ErrorCode::LeaderNotAvailable } else { ErrorCode::None };
         MetadataResponseTopicsPartitions {

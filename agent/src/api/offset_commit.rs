@@ -42,7 +42,11 @@ pub async fn handle(
         } else {
             TopicRef::Name(topic.name.clone())
         };
-        let found = topics::resolve(broker, &by).await;
+        let found = topics::resolve(broker, &by).await.map_err(|code| match code {
+            ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId => code,
+            // Consumers know how to go on after this one, and give up after others.
+            _ => ErrorCode::CoordinatorNotAvailable,
+        });
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let checked = found.as_ref().map_err(|code| *code).and_then(|topic| {
@@ -58,7 +62,9 @@ pub async fn handle(
         let (name, topic_id) = (topic.name.clone(), topic.topic_id);
         topics.push(OffsetCommitResponseTopics { name, topic_id, partitions });
     }
-    let failed = commit(broker, request, &body, offsets).await;
+    // As in Kafka, a member that commits nothing is not even looked at.
+    let failed =
+        if offsets.is_empty() { None } else { commit(broker, request, &body, offsets).await };
     for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
         if let (Some(code), 0) = (failed, partition.error_code) {
             partition.error_code = code.code();

@@ -1,13 +1,16 @@
 //! OffsetFetch (9) v1-10: one group up to v7, several since v8, topic ids since v10. What was never
 //! committed is offset -1 without an error.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use aquifer_metadata::machine::group::{
-    command::CommittedOffset,
-    query::{GroupAnswer, GroupAsk, GroupQuery},
+use aquifer_metadata::{
+    machine::group::{
+        command::CommittedOffset,
+        query::{GroupAnswer, GroupAsk, GroupQuery},
+    },
+    watch::CatalogTopic,
 };
-use aquifer_storage::model::{TopicId, TopicPartition};
+use aquifer_storage::model::{PartitionIndex, TopicId, TopicPartition};
 
 use super::{Request, errors::coordinator_error, topics};
 use crate::{
@@ -25,6 +28,7 @@ use crate::{
     },
 };
 
+const FIRST_WITH_ERROR: i16 = 2;
 const FIRST_WITH_GROUPS: i16 = 8;
 const FIRST_BY_ID: i16 = 10;
 
@@ -52,61 +56,146 @@ pub async fn handle(
         ..OffsetFetchRequestGroups::default()
     };
     let answer = fetch(broker, request.version, group).await;
-    let code = answer.error_code;
     let topics = answer.topics.into_iter().map(|topic| OffsetFetchResponseTopics {
         name: topic.name,
-        partitions: topic.partitions.into_iter().map(|one| single(one, code)).collect(),
+        partitions: topic.partitions.into_iter().map(single).collect(),
     });
-    // v1 has no error of the whole: `single` gave it to each partition.
     OffsetFetchResponse {
         topics: topics.collect(),
-        error_code: code,
+        error_code: answer.error_code,
         ..OffsetFetchResponse::default()
     }
 }
 
-fn single(
-    one: OffsetFetchResponseGroupsTopicsPartitions,
-    code: i16,
-) -> OffsetFetchResponseTopicsPartitions {
+fn single(one: OffsetFetchResponseGroupsTopicsPartitions) -> OffsetFetchResponseTopicsPartitions {
     OffsetFetchResponseTopicsPartitions {
         partition_index: one.partition_index,
         committed_offset: one.committed_offset,
         committed_leader_epoch: one.committed_leader_epoch,
         metadata: one.metadata,
-        error_code: if one.error_code == 0 { code } else { one.error_code },
+        error_code: one.error_code,
     }
 }
 
 type Committed = BTreeMap<TopicPartition, CommittedOffset>;
+type Topics = Vec<OffsetFetchResponseGroupsTopics>;
 
 async fn fetch(
     broker: &Broker,
     version: i16,
     asked: OffsetFetchRequestGroups,
 ) -> OffsetFetchResponseGroups {
-    let ask = GroupAsk::Offsets { partitions: None };
-    let query = GroupQuery { group: asked.group_id.as_str().to_owned(), ask };
-    let committed: Result<Committed, ErrorCode> = match broker.ask_group(query).await {
+    let group = asked.group_id.as_str();
+    let answer = match &asked.topics {
+        None => all(broker, group).await,
+        Some(topics) => some(broker, version, group, topics).await,
+    };
+    let (topics, code) = match (answer, asked.topics) {
+        (Ok(topics), _) => (topics, ErrorCode::None),
+        // Without a place for an error of the whole, each partition has it.
+        (Err(code), Some(topics)) if version < FIRST_WITH_ERROR => {
+            (topics.into_iter().map(|topic| rows(topic, |_| Err(code))).collect(), code)
+        }
+        (Err(code), _) => (Vec::new(), code),
+    };
+    OffsetFetchResponseGroups { group_id: asked.group_id, topics, error_code: code.code() }
+}
+
+/// What a group committed; partitions it did not commit are left out.
+async fn committed(
+    broker: &Broker,
+    group: &str,
+    partitions: Option<Vec<TopicPartition>>,
+) -> Result<Committed, ErrorCode> {
+    let query = GroupQuery { group: group.to_owned(), ask: GroupAsk::Offsets { partitions } };
+    match broker.ask_group(query).await {
         Ok(GroupAnswer::Offsets(offsets)) => Ok(offsets.into_iter().collect()),
         Ok(other) => Err(coordinator_error(&mismatch("query", &other))),
         Err(error) => Err(coordinator_error(&error)),
-    };
-    let (code, committed) = match committed {
-        Ok(committed) => (ErrorCode::None, committed),
-        Err(code) => (code, Committed::new()),
-    };
-    let topics = match asked.topics {
-        None => all(broker, &committed),
-        Some(topics) => {
-            let mut answers = Vec::with_capacity(topics.len());
-            for topic in topics {
-                answers.push(one_topic(broker, version, &committed, topic).await);
-            }
-            answers
+    }
+}
+
+/// A topic, or why there is none. `Err` outside when that cannot be told now: "nothing committed"
+/// would make a consumer start over.
+async fn find(
+    broker: &Broker,
+    by: &TopicRef,
+) -> Result<Result<Arc<CatalogTopic>, ErrorCode>, ErrorCode> {
+    match topics::resolve(broker, by).await {
+        Err(code @ (ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId)) => {
+            Ok(Err(code))
         }
-    };
-    OffsetFetchResponseGroups { group_id: asked.group_id, topics, error_code: code.code() }
+        Err(_) => Err(ErrorCode::CoordinatorNotAvailable),
+        Ok(topic) => Ok(Ok(topic)),
+    }
+}
+
+/// Everything the group committed, of topics that still exist.
+async fn all(broker: &Broker, group: &str) -> Result<Topics, ErrorCode> {
+    let mut by_topic: BTreeMap<TopicId, Vec<OffsetFetchResponseGroupsTopicsPartitions>> =
+        BTreeMap::new();
+    for (partition, offset) in &committed(broker, group, None).await? {
+        let row = row(partition.partition.value(), Some(offset));
+        by_topic.entry(partition.topic).or_default().push(row);
+    }
+    let mut answers = Topics::with_capacity(by_topic.len());
+    for (topic, partitions) in by_topic {
+        if let Ok(topic) = find(broker, &TopicRef::Id(topic.into())).await? {
+            let (name, topic_id) = (topic.name.as_str().into(), topic.id.into());
+            answers.push(OffsetFetchResponseGroupsTopics { name, topic_id, partitions });
+        }
+    }
+    Ok(answers)
+}
+
+/// What the group committed of the topics asked for. How many partitions a topic has does not
+/// matter: this agent may learn it later than the group had a commit.
+async fn some(
+    broker: &Broker,
+    version: i16,
+    group: &str,
+    asked: &[OffsetFetchRequestGroupsTopics],
+) -> Result<Topics, ErrorCode> {
+    let by_id = FIRST_BY_ID <= version;
+    let mut found = Vec::with_capacity(asked.len());
+    let mut partitions = Vec::new();
+    for one in asked {
+        let by = if by_id { TopicRef::Id(one.topic_id) } else { TopicRef::Name(one.name.clone()) };
+        let topic = find(broker, &by).await?.map(|topic| topic.id);
+        if let Ok(topic) = topic {
+            partitions.extend(one.partition_indexes.iter().map(|index| at(topic, *index)));
+        }
+        found.push(topic);
+    }
+    let committed = committed(broker, group, Some(partitions)).await?;
+    let answers = asked.iter().zip(found).map(|(one, topic)| {
+        rows(one.clone(), |index| match topic {
+            Ok(topic) => Ok(committed.get(&at(topic, index))),
+            Err(code) if by_id => Err(code),
+            Err(_) => Ok(None),
+        })
+    });
+    Ok(answers.collect())
+}
+
+fn at(topic: TopicId, index: i32) -> TopicPartition {
+    TopicPartition { topic, partition: PartitionIndex::new(index) }
+}
+
+/// A topic's rows, one for each partition asked for.
+fn rows<'a>(
+    asked: OffsetFetchRequestGroupsTopics,
+    offset: impl Fn(i32) -> Result<Option<&'a CommittedOffset>, ErrorCode>,
+) -> OffsetFetchResponseGroupsTopics {
+    let partitions = asked.partition_indexes.iter().map(|index| match offset(*index) {
+        Ok(offset) => row(*index, offset),
+        Err(code) => OffsetFetchResponseGroupsTopicsPartitions {
+            error_code: code.code(),
+            ..row(*index, None)
+        },
+    });
+    let partitions = partitions.collect();
+    OffsetFetchResponseGroupsTopics { name: asked.name, topic_id: asked.topic_id, partitions }
 }
 
 fn row(index: i32, offset: Option<&CommittedOffset>) -> OffsetFetchResponseGroupsTopicsPartitions {
@@ -118,40 +207,4 @@ fn row(index: i32, offset: Option<&CommittedOffset>) -> OffsetFetchResponseGroup
         metadata: Some(offset.map_or(Str::EMPTY, |offset| offset.metadata.as_str().into())),
         error_code: ErrorCode::None.code(),
     }
-}
-
-/// Everything the group committed, of topics that still exist.
-fn all(broker: &Broker, committed: &Committed) -> Vec<OffsetFetchResponseGroupsTopics> {
-    let mut topics: BTreeMap<TopicId, OffsetFetchResponseGroupsTopics> = BTreeMap::new();
-    for (partition, offset) in committed {
-        let Some(topic) = broker.view.topic(partition.topic) else { continue };
-        let entry = topics.entry(topic.id).or_insert_with(|| OffsetFetchResponseGroupsTopics {
-            name: topic.name.as_str().into(),
-            topic_id: topic.id.into(),
-            partitions: Vec::new(),
-        });
-        entry.partitions.push(row(partition.partition.value(), Some(offset)));
-    }
-    topics.into_values().collect()
-}
-
-async fn one_topic(
-    broker: &Broker,
-    version: i16,
-    committed: &Committed,
-    asked: OffsetFetchRequestGroupsTopics,
-) -> OffsetFetchResponseGroupsTopics {
-    let by_id = FIRST_BY_ID <= version;
-    let by = if by_id { TopicRef::Id(asked.topic_id) } else { TopicRef::Name(asked.name.clone()) };
-    let found = topics::resolve(broker, &by).await;
-    let partitions = asked.partition_indexes.iter().map(|index| {
-        let partition = found.as_ref().ok().and_then(|topic| topics::partition(topic, *index));
-        let mut row = row(*index, partition.and_then(|partition| committed.get(&partition)));
-        if let (true, Err(code)) = (by_id, &found) {
-            row.error_code = code.code();
-        }
-        row
-    });
-    let partitions = partitions.collect();
-    OffsetFetchResponseGroupsTopics { name: asked.name, topic_id: asked.topic_id, partitions }
 }

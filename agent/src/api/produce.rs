@@ -1,10 +1,12 @@
 //! Produce (0) v3-13: validate without decompressing, hand over, answer when metadata did.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use aquifer_metadata::{machine::command::BatchRejected, watch::CatalogTopic};
 use aquifer_storage::{
-    format::record_batch::{Codec, RejectedAs, ValidatedBatch, validate_produced},
+    format::record_batch::{
+        BATCH_HEADER_BYTES, Codec, RejectedAs, ValidatedBatch, validate_produced,
+    },
     model::TopicPartition,
 };
 
@@ -30,14 +32,20 @@ use crate::{
 /// zstd needs this version: older clients could not read it back.
 const FIRST_WITH_ZSTD: i16 = 7;
 
+/// Partitions that may come without bytes enough for a batch each. Beyond it a request is no
+/// producer's, and its answer would take many times its own memory.
+const EMPTY_PARTITIONS_MAX: usize = 1024;
+
 /// What is known of one partition of the request before its outcome.
 struct Row {
     topic_index: usize,
     topic: TopicRef,
     index: i32,
     /// Refused before anything was sent, with words for people; else its batch was handed over.
-    refused: Option<(ErrorCode, String)>,
+    refused: Option<Refused>,
 }
+
+type Refused = (ErrorCode, Cow<'static, str>);
 
 /// Reads the request and hands its batches over, in order; the returned future is its answer.
 ///
@@ -55,6 +63,11 @@ pub async fn start(
     let header = RequestHeader::decode(&mut reader, key, version, true)
         .map_err(|error| bad(key, version, &error))?;
     let walk = ProduceWalk::read(reader, version).map_err(|error| bad(key, version, &error))?;
+    let batches_max = prefix.rest_bytes / BATCH_HEADER_BYTES + EMPTY_PARTITIONS_MAX;
+    if batches_max < walk.partition_count() {
+        let count = walk.partition_count();
+        return Err(format!("{count} partitions in {} bytes of a Produce", prefix.rest_bytes));
+    }
     let permit = Arc::new(permit);
     let mut rows = Vec::with_capacity(walk.partition_count());
     let mut batches = Vec::with_capacity(walk.partition_count());
@@ -110,8 +123,8 @@ fn admit(
     version: i16,
     asked: ProducePartition,
     found: &Result<Arc<CatalogTopic>, ErrorCode>,
-) -> Result<(TopicPartition, ValidatedBatch), (ErrorCode, String)> {
-    let refuse = |code: ErrorCode, words: &str| Err((code, words.to_owned()));
+) -> Result<(TopicPartition, ValidatedBatch), Refused> {
+    let refuse = |code: ErrorCode, words: &'static str| Err((code, Cow::Borrowed(words)));
     if !matches!(walk.acks, -1..=1) {
         return refuse(ErrorCode::InvalidRequiredAcks, "acks must be -1, 0 or 1");
     }
@@ -134,7 +147,7 @@ fn admit(
             RejectedAs::Corrupt => ErrorCode::CorruptMessage,
             RejectedAs::TooLarge => ErrorCode::MessageTooLarge,
         };
-        (code, rejected.to_string())
+        (code, rejected.to_string().into())
     })?;
     let attributes = batch.header().attributes;
     if attributes.codec() == Some(Codec::Zstd) && version < FIRST_WITH_ZSTD {
@@ -154,7 +167,7 @@ fn check_timestamps(
     broker: &Broker,
     topic: &CatalogTopic,
     batch: &ValidatedBatch,
-) -> Result<(), (ErrorCode, String)> {
+) -> Result<(), Refused> {
     let limit = |name: &str| -> i64 {
         let value = topic.configs.get(name).map(String::as_str);
         let default = topic_config::topic_config(name).map(|config| config.default);
@@ -167,7 +180,7 @@ fn check_timestamps(
     let before = now.saturating_sub(limit("message.timestamp.before.max.ms"));
     if (last != -1 && after < last) || (first != -1 && first < before) {
         let words = format!("timestamps {first} to {last} are not within {before} to {after}");
-        return Err((ErrorCode::InvalidTimestamp, words));
+        return Err((ErrorCode::InvalidTimestamp, words.into()));
     }
     Ok(())
 }
@@ -206,7 +219,7 @@ fn respond(version: i16, rows: Vec<Row>, outcomes: Vec<AppendOutcome>) -> Produc
 fn refused(
     index: i32,
     code: ErrorCode,
-    words: Option<String>,
+    words: Option<Cow<'static, str>>,
 ) -> ProduceResponseResponsesPartitionResponses {
     ProduceResponseResponsesPartitionResponses {
         index,
@@ -214,7 +227,10 @@ fn refused(
         base_offset: -1,
         log_append_time_ms: -1,
         log_start_offset: -1,
-        error_message: words.map(Str::from),
+        error_message: words.map(|words| match words {
+            Cow::Borrowed(words) => Str::from_static(words),
+            Cow::Owned(words) => Str::from(words),
+        }),
         ..ProduceResponseResponsesPartitionResponses::default()
     }
 }
@@ -240,15 +256,15 @@ fn answer(
             accepted(base.value(), log_start.value(), max_timestamp.millis())
         }
         AppendOutcome::Rejected(rejected) => {
-            refused(index, rejected_code(version, rejected), Some(format!("{rejected:?}")))
+            refused(index, rejected_code(version, rejected), Some(format!("{rejected:?}").into()))
         }
         AppendOutcome::BrokenChain => {
             let words = "an earlier batch of this producer was not stored";
-            refused(index, ErrorCode::KafkaStorageError, Some(words.to_owned()))
+            refused(index, ErrorCode::KafkaStorageError, Some(words.into()))
         }
         AppendOutcome::Unavailable => {
             let words = "not stored: the object store or metadata is unavailable";
-            refused(index, ErrorCode::KafkaStorageError, Some(words.to_owned()))
+            refused(index, ErrorCode::KafkaStorageError, Some(words.into()))
         }
         AppendOutcome::Unknown => refused(index, ErrorCode::RequestTimedOut, None),
     }

@@ -1,18 +1,31 @@
 //! What several handlers need to know of topics: finding one, creating one.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aquifer_metadata::{
     client::CallError,
     machine::command::{AppliedReply, Command, CreateTopic, Reply, TopicRejected},
     watch::CatalogTopic,
 };
-use aquifer_storage::model::{PartitionIndex, TopicId, TopicPartition};
+use aquifer_storage::model::{LogIndex, PartitionIndex, TopicId, TopicPartition};
 
 use crate::{
     broker::{Broker, mismatch},
     wire::{codec::Uuid, error_code::ErrorCode, walk::TopicRef},
 };
+
+/// Topics of one request that are created or deleted at once: they share entries of the log, and
+/// the wait for the other agents.
+pub const CHANGES_AT_ONCE: usize = 64;
+
+/// Metadata waited for the other agents as long already; a stream that is away comes back later.
+const OWN_VIEW_MAX: Duration = Duration::from_secs(1);
+
+/// Waits until this agent shows a change that metadata answered, or a second.
+pub async fn shown(broker: &Broker, index: LogIndex) {
+    // Late is no error: a client that asks again is answered at a fresh index.
+    let _ = broker.seams.timeout(OWN_VIEW_MAX, broker.view.wait_applied(index)).await;
+}
 
 /// The topic of a reference, if this agent knows it.
 pub fn known(broker: &Broker, topic: &TopicRef) -> Option<Arc<CatalogTopic>> {
@@ -61,7 +74,8 @@ pub struct NewTopic {
     pub configs: BTreeMap<String, String>,
 }
 
-/// Creates a topic and waits until this agent knows it.
+/// Creates a topic. Metadata answers once every agent that is present knows it, or after a second;
+/// this one is waited for here as well.
 pub async fn create(
     broker: &Broker,
     new: NewTopic,
@@ -80,7 +94,7 @@ pub async fn create(
     };
     match broker.metadata.propose(Command::CreateTopic(command)).await? {
         AppliedReply { index, reply: Reply::TopicCreated(result) } => {
-            broker.view.wait_applied(index).await;
+            shown(broker, index).await;
             Ok(result)
         }
         other => Err(mismatch("propose", &other)),

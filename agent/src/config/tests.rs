@@ -7,6 +7,7 @@ fn flags(arguments: &[&str]) -> Flags {
     match cli.role {
         None => cli.flags,
         Some(Role::Up(flags) | Role::Metadata(flags) | Role::Agent(flags)) => flags,
+        Some(Role::Bench(_)) => panic!("a benchmark has no settings"),
     }
 }
 

@@ -1,7 +1,10 @@
 //! What a fetch reads [pure]: rows and byte limits in, rows to read out. The reader executes it.
 
 use aquifer_metadata::machine::effect::{Pointers, Run};
-use aquifer_storage::model::Offset;
+use aquifer_storage::{cache::plan::kept_bytes, model::Offset};
+
+/// A slice that keeps more than this many times its own bytes in memory is copied instead.
+pub const KEPT_TIMES_MAX: u64 = 4;
 
 /// Which records a consumer may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct PartitionInput<'a> {
     pub bytes_max: usize,
     /// Rows in order; those below `offset` are skipped.
     pub runs: &'a [Run],
+    /// Whether more rows follow than are in `runs`.
+    pub rows_follow: bool,
     /// The first offset not to be read.
     pub bound: Offset,
 }
@@ -48,6 +53,51 @@ pub struct PartitionPlan {
     pub runs: Vec<Run>,
     /// About how many bytes they hold for this reader.
     pub bytes_available: usize,
+    /// Whether an unknown number of bytes follows them.
+    pub more: bool,
+}
+
+impl PartitionPlan {
+    /// Nothing to read from `offset` on.
+    pub fn nothing(offset: Offset, bound: Offset) -> Self {
+        let (bytes_max, runs, bytes_available, more) = (0, Vec::new(), 0, false);
+        Self { offset, bound, bytes_max, runs, bytes_available, more }
+    }
+
+    /// The most memory its records can keep, whichever of its batches are sent.
+    pub fn held_bytes_max(&self) -> u64 {
+        self.runs.iter().map(held_bytes_max).sum()
+    }
+
+    /// Drops the last rows until the rest keeps at most `bytes` in memory; whether one is left.
+    pub fn fit(&mut self, bytes: u64) -> bool {
+        let mut held = 0;
+        let fits = self.runs.iter().take_while(|run| {
+            held += held_bytes_max(run);
+            held <= bytes
+        });
+        let fits = fits.count();
+        self.runs.truncate(fits);
+        0 < fits
+    }
+}
+
+/// The most memory that batches of a row can keep: its own bytes where those are few enough to be
+/// copied, else all of the cached block they lie in.
+fn held_bytes_max(run: &Run) -> u64 {
+    let (own, kept) = (u64::from(run.length), kept_by(run));
+    if is_copied(own, kept) { own } else { kept.max(own) }
+}
+
+/// How much memory a slice of a row keeps.
+pub fn kept_by(run: &Run) -> u64 {
+    let start = u64::from(run.position);
+    kept_bytes(run.object, run.object_bytes, start..start + u64::from(run.length))
+}
+
+/// Whether `own` bytes are copied out of memory they would keep.
+pub const fn is_copied(own: u64, kept: u64) -> bool {
+    own.saturating_mul(KEPT_TIMES_MAX) < kept
 }
 
 /// The rows of `input` that hold its offsets, cut at its byte limit.
@@ -58,8 +108,11 @@ pub fn plan_partition(input: &PartitionInput<'_>) -> PartitionPlan {
         bytes_max: input.bytes_max,
         runs: Vec::new(),
         bytes_available: 0,
+        more: false,
     };
     let first = input.runs.partition_point(|run| run.offsets.next <= input.offset);
+    plan.more = input.rows_follow
+        && input.runs[first..].last().is_some_and(|last| last.offsets.next < input.bound);
     for run in &input.runs[first..] {
         let enough = input.bytes_max.max(1) <= plan.bytes_available;
         if input.bound <= run.offsets.base || enough {
@@ -80,28 +133,45 @@ fn available(run: &Run, from: Offset, bound: Offset) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
 }
 
-/// Shares the answer's bytes: each partition in turn gets what those before it leave. The first
-/// with data always gives something.
-pub fn share_bytes(plans: &mut [PartitionPlan], bytes_max: usize) {
+/// Shares the answer's bytes: each partition in turn gets what those before it leave for certain.
+/// The first with data always gives something; its place is returned. What a row holds below the
+/// offset counts as sent, since rows do not say where that ends.
+pub fn share_bytes<'a>(
+    plans: impl IntoIterator<Item = &'a mut PartitionPlan>,
+    bytes_max: usize,
+) -> Option<usize> {
     let mut left = bytes_max;
-    let mut is_first = true;
-    for plan in plans {
+    let mut first = None;
+    for (place, plan) in plans.into_iter().enumerate() {
         if plan.runs.is_empty() {
             continue;
         }
-        if left == 0 && !is_first {
+        if first.is_some() && (left == 0 || plan.bytes_max == 0) {
             plan.runs.clear();
             continue;
         }
+        first.get_or_insert(place);
         plan.bytes_max = plan.bytes_max.min(left);
-        left -= plan.bytes_max.min(plan.bytes_available);
-        is_first = false;
+        let row_bytes: usize = plan.runs.iter().map(|run| run.length as usize).sum();
+        left -= plan.bytes_max.min(row_bytes);
     }
+    first
 }
 
-/// The first plan with rows: the one that gives at least one batch.
-pub fn first_with_rows(plans: &[PartitionPlan]) -> Option<usize> {
-    plans.iter().position(|plan| !plan.runs.is_empty())
+/// Keeps the rows that fit together into `bytes` of memory, in order, and returns how much that
+/// is. The first row stays in any case.
+pub fn share_memory<'a>(plans: impl IntoIterator<Item = &'a mut PartitionPlan>, bytes: u64) -> u64 {
+    let (mut left, mut held) = (bytes, 0);
+    for plan in plans.into_iter().filter(|plan| !plan.runs.is_empty()) {
+        let first = plan.runs[0];
+        if !plan.fit(left) && held == 0 {
+            plan.runs.push(first);
+        }
+        let more = plan.held_bytes_max();
+        left = left.saturating_sub(more);
+        held += more;
+    }
+    held
 }
 
 #[cfg(test)]

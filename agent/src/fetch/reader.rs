@@ -4,118 +4,207 @@ use aquifer_metadata::machine::effect::{Pointers, Run};
 use aquifer_storage::{
     cache::{ObjectReader, ReadError, plan::WHOLE_OBJECT_BYTES_MAX},
     error::Outcome,
-    format::record_batch::{patched_header, split_batches},
-    model::Offset,
+    format::record_batch::{
+        BATCH_HEADER_BYTES, BatchDamaged, StoredBatch, patched_header, split_batches,
+    },
+    model::{ObjectName, Offset},
 };
 use bytes::Bytes;
 
-use super::{FetchRefused, plan::PartitionPlan};
+use super::{
+    FetchRefused,
+    plan::{PartitionPlan, is_copied, kept_by},
+};
 
 /// Rows further than this behind the end are history: they must not evict the tail.
 const TAIL_RECORDS: i64 = 1_000_000;
+/// Batches that are smaller on average are copied together: two chunks each would cost more.
+const SCATTERED_BATCH_BYTES: usize = 1024;
+/// Damaged bytes are fetched once more before anyone is told: a cache may be what damaged them.
+const READ_ATTEMPTS: usize = 2;
 
-/// The batches of a plan, each as a patched header and a slice of the cache. At least one when the
-/// plan has rows and `at_least_one`.
+/// What a plan gave.
+#[derive(Debug, Default)]
+pub(super) struct Cutting {
+    /// Headers and bodies of whole batches, in order.
+    pub chunks: Vec<Bytes>,
+    /// Length of the chunks.
+    pub bytes: usize,
+    /// Memory that the chunks keep.
+    pub held_bytes: u64,
+    /// Rows that were read, from the plan's first on.
+    pub rows: usize,
+}
+
+/// Why a plan gave nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadFailed {
+    /// The object is not in the bucket: was it replaced?
+    Missing(ObjectName),
+    /// Asking metadata does not help.
+    Refused(FetchRefused),
+}
+
+/// A row and its bytes do not fit each other.
+#[derive(Debug, thiserror::Error)]
+enum RowDamaged {
+    #[error(transparent)]
+    Batch(#[from] BatchDamaged),
+    #[error("a batch at offset {base} lies outside its row or overlaps another")]
+    Outside { base: i64 },
+    #[error("the batches end at {end}, their row at {next}")]
+    Short { end: Offset, next: Offset },
+}
+
+/// The batches of a plan. At least one when the plan has rows and `at_least_one`.
 pub(super) async fn read(
     reader: &ObjectReader,
     plan: &PartitionPlan,
     pointers: &Pointers,
     at_least_one: bool,
-) -> Result<Vec<Bytes>, FetchRefused> {
-    let mut cut = Cut { plan, pointers, chunks: Vec::new(), bytes: 0, at_least_one, full: false };
+) -> Result<Cutting, ReadFailed> {
+    let mut cut = Cut { plan, pointers, at_least_one, full: false, out: Cutting::default() };
     for run in &plan.runs {
         if cut.full {
             break;
         }
-        match row(reader, run, pointers).await {
-            Ok(bytes) => cut.take(run, bytes)?,
+        match take_row(reader, run, &mut cut).await {
+            Ok(()) => cut.out.rows += 1,
             // What was read before is a good answer; the client asks for the rest again.
-            Err(_) if !cut.chunks.is_empty() => break,
-            Err(refused) => return Err(refused),
+            Err(_) if !cut.out.chunks.is_empty() => break,
+            Err(failed) => return Err(failed),
         }
     }
-    Ok(cut.chunks)
+    Ok(cut.out)
 }
 
-async fn row(reader: &ObjectReader, run: &Run, pointers: &Pointers) -> Result<Bytes, FetchRefused> {
+async fn take_row(reader: &ObjectReader, run: &Run, cut: &mut Cut<'_>) -> Result<(), ReadFailed> {
     let start = u64::from(run.position);
     let range = start..start + u64::from(run.length);
-    let behind = pointers.high_watermark.value() - run.offsets.next.value();
-    let read = if behind < TAIL_RECORDS {
-        reader.read(run.object, run.object_bytes, range).await
-    } else {
-        reader.read_catch_up(run.object, run.object_bytes, range).await
-    };
-    read.map_err(|error| refusal(run, &error))
+    let behind = cut.pointers.high_watermark.value() - run.offsets.next.value();
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let read = if behind < TAIL_RECORDS {
+            reader.read(run.object, run.object_bytes, range.clone()).await
+        } else {
+            reader.read_catch_up(run.object, run.object_bytes, range.clone()).await
+        };
+        let row = read.map_err(|error| failed(run, &error))?;
+        let Err(error) = cut.take(run, &row) else { return Ok(()) };
+        reader.forget(run.object, run.object_bytes, range.clone()).await;
+        if READ_ATTEMPTS <= attempts {
+            let (object, base) = (run.object, run.offsets.base);
+            tracing::error!(%object, %base, %error, "a row is damaged");
+            return Err(ReadFailed::Refused(FetchRefused::Corrupt));
+        }
+    }
 }
 
-fn refusal(run: &Run, error: &ReadError) -> FetchRefused {
-    if error.outcome() == Outcome::Corrupt {
-        tracing::error!(object = %run.object, %error, "stored bytes are damaged");
-        return FetchRefused::Corrupt;
-    }
+fn failed(run: &Run, error: &ReadError) -> ReadFailed {
     if error.is_not_found() {
-        tracing::error!(object = %run.object, %error, "a referenced object is not in the bucket");
-    } else {
-        tracing::warn!(object = %run.object, %error, "cannot read an object now");
+        return ReadFailed::Missing(run.object);
     }
-    FetchRefused::Unavailable
+    // A row that does not lie inside its object is damage too, of what metadata says.
+    if matches!(error.outcome(), Outcome::Corrupt | Outcome::Rejected) {
+        tracing::error!(object = %run.object, %error, "stored bytes are damaged");
+        return ReadFailed::Refused(FetchRefused::Corrupt);
+    }
+    tracing::warn!(object = %run.object, %error, "cannot read an object now");
+    ReadFailed::Refused(FetchRefused::Unavailable)
 }
 
 /// An answer under construction.
 struct Cut<'a> {
     plan: &'a PartitionPlan,
     pointers: &'a Pointers,
-    chunks: Vec<Bytes>,
-    bytes: usize,
     at_least_one: bool,
     full: bool,
+    out: Cutting,
+}
+
+/// A batch to be sent, and its final base offset.
+struct Taken {
+    batch: StoredBatch,
+    base: Offset,
 }
 
 impl Cut<'_> {
-    /// Adds the batches of a row that the client wants, until the limit.
-    fn take(&mut self, run: &Run, bytes: Bytes) -> Result<(), FetchRefused> {
+    /// Adds the batches of a row that the client wants, until the limit; nothing of a damaged row.
+    fn take(&mut self, run: &Run, row: &Bytes) -> Result<(), RowDamaged> {
+        let outside = |base: i64| RowDamaged::Outside { base };
         // Others were checked as a whole when they entered the cache.
         let unchecked = run.object.merged || WHOLE_OBJECT_BYTES_MAX < run.object_bytes;
-        let mut base = run.offsets.base;
-        for batch in split_batches(bytes) {
-            let batch = batch.map_err(|error| damaged(run, &error))?;
+        let mut taken = Vec::new();
+        let mut bytes = self.out.bytes;
+        let mut end = run.offsets.base;
+        let mut full = false;
+        for batch in split_batches(row.clone()) {
+            let batch = batch?;
             let count = batch.header.offset_count().expect("split_batches checks the count");
-            if run.offsets_final {
-                base = Offset::new(batch.header.base_offset).ok_or(FetchRefused::Corrupt)?;
+            let stored = batch.header.base_offset;
+            let base = if run.offsets_final { Offset::new(stored) } else { Some(end) };
+            let base = base.filter(|base| end <= *base).ok_or_else(|| outside(stored))?;
+            let next = base.checked_add(count).filter(|next| *next <= run.offsets.next);
+            let next = next.ok_or_else(|| outside(base.value()))?;
+            let batch_bytes = batch.bytes.len();
+            let fits = bytes + batch_bytes <= self.plan.bytes_max;
+            let is_wanted = self.plan.offset < next;
+            full = self.plan.bound <= base
+                || (is_wanted && !fits && !(bytes == 0 && self.at_least_one));
+            if full {
+                break;
             }
-            let next = base.checked_add(count).ok_or(FetchRefused::Corrupt)?;
-            if base < run.offsets.base || run.offsets.next < next {
-                tracing::error!(object = %run.object, %base, "a batch lies outside its row");
-                return Err(FetchRefused::Corrupt);
+            end = next;
+            // A count that is not true would move every offset behind it.
+            if unchecked && (is_wanted || !run.offsets_final) {
+                batch.clone().check()?;
             }
-            if self.plan.bound <= base {
-                self.full = true;
-                return Ok(());
+            if is_wanted {
+                bytes += batch_bytes;
+                taken.push(Taken { batch, base });
             }
-            if self.plan.offset < next {
-                let first = self.chunks.is_empty();
-                let fits = self.bytes + batch.bytes.len() <= self.plan.bytes_max;
-                if !(fits || first && self.at_least_one) {
-                    self.full = true;
-                    return Ok(());
-                }
-                let header = patched_header(&batch.bytes, base, self.pointers.leader_epoch);
-                self.bytes += batch.bytes.len();
-                let body = batch.bytes.slice(header.len()..);
-                if unchecked {
-                    batch.check().map_err(|error| damaged(run, &error))?;
-                }
-                self.chunks.push(Bytes::copy_from_slice(&header));
-                self.chunks.push(body);
-            }
-            base = next;
         }
+        // Counted up, offsets are right only when every batch was where the row says.
+        if !full && !run.offsets_final && end != run.offsets.next {
+            return Err(RowDamaged::Short { end, next: run.offsets.next });
+        }
+        self.full = full;
+        self.emit(run, &taken);
         Ok(())
+    }
+
+    /// Batches leave as slices of the cache behind patched headers, unless so little of a block
+    /// would keep all of it in memory.
+    fn emit(&mut self, run: &Run, taken: &[Taken]) {
+        let own: usize = taken.iter().map(|taken| taken.batch.bytes.len()).sum();
+        if own == 0 {
+            return;
+        }
+        let kept = kept_by(run);
+        let scattered = own < taken.len() * SCATTERED_BATCH_BYTES;
+        let headers = |taken: &Taken| {
+            patched_header(&taken.batch.bytes, taken.base, self.pointers.leader_epoch)
+        };
+        self.out.bytes += own;
+        if scattered || is_copied(own as u64, kept) {
+            let mut copy = Vec::with_capacity(own);
+            for taken in taken {
+                copy.extend_from_slice(&headers(taken));
+                copy.extend_from_slice(&taken.batch.bytes[BATCH_HEADER_BYTES..]);
+            }
+            self.out.held_bytes += own as u64;
+            self.out.chunks.push(Bytes::from(copy));
+            return;
+        }
+        for taken in taken {
+            self.out.chunks.push(Bytes::copy_from_slice(&headers(taken)));
+            self.out.chunks.push(taken.batch.bytes.slice(BATCH_HEADER_BYTES..));
+        }
+        self.out.held_bytes += kept;
     }
 }
 
-fn damaged(run: &Run, error: &dyn std::fmt::Display) -> FetchRefused {
-    tracing::error!(object = %run.object, %error, "a stored batch is damaged");
-    FetchRefused::Corrupt
-}
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may unwrap")]
+mod tests;

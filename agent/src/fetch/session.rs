@@ -6,7 +6,13 @@
 //! - An incremental answer lists a partition only with data, an error, or moved pointers.
 //! - A partition that gave data goes to the end of the line, so that none starves.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use crate::wire::{error_code::ErrorCode, walk::TopicRef};
 
@@ -85,13 +91,57 @@ struct Session {
     next_turn: u64,
 }
 
-/// The fetch sessions of one connection.
-#[derive(Debug, Default)]
-pub struct ConnectionSessions {
-    sessions: BTreeMap<i32, Session>,
+/// Partitions that the sessions of an agent hold, of all connections: what a partition costs is
+/// about 250 B, so this bounds them to some 100 MB. Clones share the count.
+#[derive(Clone, Debug)]
+pub struct SessionRoom {
+    held: Arc<AtomicUsize>,
+    partitions_max: usize,
 }
 
-impl ConnectionSessions {
+impl SessionRoom {
+    /// Room for this many partitions.
+    pub fn new(partitions_max: usize) -> Self {
+        Self { held: Arc::default(), partitions_max }
+    }
+
+    fn take(&self, partitions: usize) -> bool {
+        let taken = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            held.checked_add(partitions).filter(|held| *held <= self.partitions_max)
+        });
+        taken.is_ok()
+    }
+
+    fn give(&self, partitions: usize) {
+        self.held.fetch_sub(partitions, Ordering::Relaxed);
+    }
+}
+
+impl Default for SessionRoom {
+    fn default() -> Self {
+        Self::new(400_000)
+    }
+}
+
+/// The fetch sessions of one connection.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    sessions: BTreeMap<i32, Session>,
+    room: SessionRoom,
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.room.give(self.sessions.values().map(|session| session.entries.len()).sum());
+    }
+}
+
+impl Sessions {
+    /// None yet; they take their partitions from `room`.
+    pub fn new(room: SessionRoom) -> Self {
+        Self { sessions: BTreeMap::new(), room }
+    }
+
     /// Applies a request. `fresh_id` names a session that is opened now; it must be positive and
     /// random, so that another connection's id is not mistaken for one of this.
     ///
@@ -106,14 +156,20 @@ impl ConnectionSessions {
     ) -> Result<Begun, ErrorCode> {
         match request.epoch {
             -1 => {
-                self.sessions.remove(&request.id);
+                self.close(request.id);
                 Ok((Context::Full, asked))
             }
             0 => {
-                self.sessions.remove(&request.id);
+                self.close(request.id);
                 Ok(self.open(request.by_id, fresh_id, asked))
             }
             _ => self.resume(request, asked, forgotten),
+        }
+    }
+
+    fn close(&mut self, id: i32) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.room.give(session.entries.len());
         }
     }
 
@@ -126,6 +182,9 @@ impl ConnectionSessions {
         let mut session = Session { next_epoch: 1, by_id, entries, line, next_turn: 0 };
         for (key, one) in &asked {
             session.put(detached(key), *one);
+        }
+        if !self.room.take(session.entries.len()) {
+            return (Context::Full, asked);
         }
         self.sessions.insert(id, session);
         (Context::Opened(id), asked)
@@ -146,19 +205,29 @@ impl ConnectionSessions {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
         }
         session.next_epoch = session.next_epoch.checked_add(1).unwrap_or(1);
+        let before = session.entries.len();
         for key in forgotten {
             session.forget(&key);
         }
         for (key, one) in asked {
             session.put(detached(&key), one);
         }
-        if PARTITIONS_MAX < session.entries.len() {
-            // The client asks again in full, and is then served without a session.
+        let after = session.entries.len();
+        self.room.give(before.saturating_sub(after));
+        let grown = after.saturating_sub(before);
+        if !self.room.take(grown) {
             self.sessions.remove(&request.id);
+            self.room.give(before);
+            return Err(ErrorCode::FetchSessionIdNotFound);
+        }
+        let session = &self.sessions[&request.id];
+        if PARTITIONS_MAX < after {
+            // The client asks again in full, and is then served without a session.
+            self.close(request.id);
             return Err(ErrorCode::FetchSessionIdNotFound);
         }
         if session.entries.is_empty() {
-            self.sessions.remove(&request.id);
+            self.close(request.id);
             return Ok((Context::Full, Vec::new()));
         }
         let wanted = session.line.values().map(|key| (key.clone(), session.entries[key].asked));

@@ -40,7 +40,15 @@ pub fn open(settings: &Settings, seams: &Seams) -> anyhow::Result<Bucket> {
             decorate(store, seams)
         }
         StoreUrl::S3 { bucket, prefix } => {
-            decorate(S3Store::new(&s3_options(bucket, prefix)).context("--store")?, seams)
+            let variable = |name: &str| env::var(name).ok();
+            let options = S3Options {
+                bucket: bucket.clone(),
+                prefix: prefix.clone(),
+                virtual_hosted: variable("AQUIFER_S3_VIRTUAL_HOSTED")
+                    .is_some_and(|on| on == "true"),
+                ..S3Options::default()
+            };
+            decorate(S3Store::from_environment(&options, &variable).context("--store")?, seams)
         }
     };
     Ok(Bucket { store, counters, url })
@@ -53,21 +61,4 @@ fn decorate<S: Store>(store: S, seams: &Seams) -> (Arc<dyn Store>, StoreCounters
     let hedged = HedgedStore::new(metered, seams.clone());
     let store = RetryingStore::new(hedged, RetryPolicy::default(), seams.clone());
     (Arc::new(store), counters)
-}
-
-/// The AWS SDK's variables, the service-specific endpoint first.
-fn s3_options(bucket: &str, prefix: &str) -> S3Options {
-    let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-    let endpoint = variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
-    S3Options {
-        bucket: bucket.to_owned(),
-        prefix: prefix.to_owned(),
-        allow_http: endpoint.as_ref().is_some_and(|url| url.starts_with("http://")),
-        endpoint,
-        region: variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")),
-        access_key_id: variable("AWS_ACCESS_KEY_ID"),
-        secret_access_key: variable("AWS_SECRET_ACCESS_KEY"),
-        session_token: variable("AWS_SESSION_TOKEN"),
-        virtual_hosted: variable("AQUIFER_S3_VIRTUAL_HOSTED").is_some_and(|text| text == "true"),
-    }
 }

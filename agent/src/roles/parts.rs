@@ -41,6 +41,10 @@ use super::bucket::Bucket;
 /// What `up` may hold; a dedicated agent asks for more with `--memory`.
 const MEMORY_BYTES_DEFAULT: u64 = 512 << 20;
 
+/// Blocks on their way from the bucket may take this part of the cache's memory beside it, once
+/// for tail reads and once for catch-up.
+const FLIGHT_SHARE: u64 = 4;
+
 /// PUTs per second that a bucket bill is safe with, and that a local disk does not feel.
 const PUTS_PER_SECOND: (u32, u32) = (10, 50);
 const PUT_BURST: u32 = 100;
@@ -160,7 +164,8 @@ impl Agent {
         let budgets = Arc::new(Budgets::split(memory));
         let (tail, history) = MokaCache::pair(budgets.cache.capacity_bytes());
         let store = Arc::clone(&bucket.store);
-        let reader = ObjectReader::new(store, Arc::new(tail), Arc::new(history));
+        let reader = ObjectReader::new(store, Arc::new(tail), Arc::new(history))
+            .with_flight_bytes(budgets.cache.capacity_bytes() / FLIGHT_SHARE);
         let lineage = view.catalog().lineage.context("the catalog names the lineage")?;
         let config = ProducerConfig { limits: flush_limits(&settings, &bucket), lineage };
         let deps = ProducerDeps {
@@ -183,7 +188,7 @@ impl Agent {
             budget: budgets.fetch.clone(),
             seams: seams.clone(),
         };
-        let fetcher = Fetcher::new(deps, limits);
+        let fetcher = Fetcher::new(deps, limits).counting(metrics.fetch.clone());
         let kafka = TcpListener::bind(settings.kafka)
             .await
             .with_context(|| format!("--kafka {}", settings.kafka))?;
@@ -246,7 +251,7 @@ impl Agent {
         let drain = async {
             shutdown.cancelled().await;
             readiness.send_replace(Readiness::NotReady("draining".to_owned()));
-            broker.seams.sleep(Duration::from_millis(settings.options.drain_delay_ms)).await;
+            broker.seams.sleep(settings.drain_delay()).await;
             accepting.cancel();
         };
         tokio::join!(serve, drain);
@@ -302,7 +307,8 @@ struct CacheWrites {
 
 impl WriteThrough for CacheWrites {
     fn written(&self, name: ObjectName, body: &[Bytes]) {
-        let (reader, body) = (self.reader.clone(), body.to_vec());
-        self.seams.spawn("write-through", async move { reader.insert_written(name, &body).await });
+        // The call makes the object readable; what is spawned only hands it to the cache.
+        let insert = self.reader.insert_written(name, body);
+        self.seams.spawn("write-through", insert);
     }
 }

@@ -14,7 +14,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::frame_reader::{Frame, FrameReader, ReadError};
+use super::{
+    frame_reader::{Frame, FrameReader, ReadError},
+    refusal_log::RefusalLog,
+};
 use crate::{
     api::{self, Answer, ConnectionState, PendingAnswer},
     broker::Broker,
@@ -33,6 +36,7 @@ pub async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     broker: Arc<Broker>,
+    refusals: Arc<RefusalLog>,
     shutdown: CancellationToken,
 ) {
     broker.metrics.accepted.inc();
@@ -55,7 +59,7 @@ pub async fn serve(
         Ok(()) => {}
         Err(End::Client(reason)) => {
             broker.metrics.refused_frames.inc();
-            tracing::warn!(%peer, reason, "connection closed: bad request");
+            refusals.note(peer, &reason);
         }
         Err(End::Network(error)) => tracing::debug!(%peer, %error, "connection broke"),
     }
@@ -77,7 +81,9 @@ impl From<ReadError> for End {
             ReadError::Io(error) => Self::Network(error),
             ReadError::Torn => Self::Network(io::ErrorKind::UnexpectedEof.into()),
             ReadError::Refused(refused) => Self::Client(refused.to_string()),
-            ReadError::NoRoom(refused) => Self::Client(refused.to_string()),
+            ReadError::NoRoom(_) | ReadError::Stalled { .. } | ReadError::Starved { .. } => {
+                Self::Client(error.to_string())
+            }
         }
     }
 }
@@ -112,10 +118,11 @@ impl<W: AsyncWrite + Unpin> Connection<W> {
                 return Ok(()); // Draining, and everything is answered.
             }
             let alone = self.produces.is_empty();
+            let next = self.reader.next(&self.broker.budgets, &self.broker.seams);
             tokio::select! {
                 biased; // Answers first: they free memory.
                 Some(answer) = self.produces.next(), if !alone => self.write(answer).await?,
-                frame = self.reader.next(&self.broker.budgets), if reading => match frame? {
+                frame = next, if reading => match frame? {
                     None => return Ok(()),
                     Some(frame) => self.accept(frame).await?,
                 },

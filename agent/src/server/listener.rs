@@ -5,12 +5,21 @@ use std::{sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::connection;
+use super::{connection, connection_limit::connections_max, refusal_log::RefusalLog};
 use crate::broker::Broker;
+
+/// Nothing is accepted for this long after an attempt failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Attempts that fail in a row are logged every so often: a minute's worth.
+const FAILURES_PER_LINE: u64 = 600;
 
 /// Accepts until `shutdown`, then waits until every connection has answered what it had read.
 pub async fn run(listener: TcpListener, broker: Arc<Broker>, shutdown: CancellationToken) {
     let connections = TaskTracker::new();
+    let refusals = Arc::new(RefusalLog::new(broker.seams.clone()));
+    let limit = connections_max();
+    let mut failures = 0u64;
     loop {
         let accepted = tokio::select! {
             biased; // Draining stops accepting at once.
@@ -18,14 +27,24 @@ pub async fn run(listener: TcpListener, broker: Arc<Broker>, shutdown: Cancellat
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            Ok((_, peer)) if limit <= connections.len() => {
+                // Closed at once, so that the client tries another agent.
+                refusals.note(peer, &format!("{limit} connections are all that fit"));
+            }
             Ok((stream, peer)) => {
-                let serve = connection::serve(stream, peer, Arc::clone(&broker), shutdown.clone());
-                broker.seams.spawn("connection", connections.track_future(serve));
+                failures = 0;
+                let (broker, refusals) = (Arc::clone(&broker), Arc::clone(&refusals));
+                let seams = broker.seams.clone();
+                let serve = connection::serve(stream, peer, broker, refusals, shutdown.clone());
+                seams.spawn("connection", connections.track_future(serve));
             }
             Err(error) => {
                 // Out of descriptors, mostly: the backlog waits until some are free again.
-                tracing::warn!(%error, "cannot accept a connection");
-                broker.seams.sleep(Duration::from_millis(100)).await;
+                if failures.is_multiple_of(FAILURES_PER_LINE) {
+                    tracing::warn!(%error, failures, "cannot accept a connection");
+                }
+                failures += 1;
+                broker.seams.sleep(ACCEPT_PAUSE).await;
             }
         }
     }

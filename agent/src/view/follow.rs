@@ -108,9 +108,14 @@ impl ViewService {
     /// A new stream knows nothing of the old one's watches.
     fn rewatch_all(&self) {
         let mut interest = lock(&self.shared.interest);
-        let Interest { partitions, groups, pending } = &mut *interest;
+        let Interest { partitions, groups, pending, unconfirmed, told } = &mut *interest;
         pending.partitions = partitions.keys().map(|key| (*key, true)).collect();
         pending.groups = groups.keys().map(|key| (key.clone(), true)).collect();
+        let shown = partitions
+            .iter()
+            .filter(|(_, watched)| *watched.value.borrow() != PartitionSnapshot::Pending);
+        *unconfirmed = shown.map(|(key, _)| *key).collect();
+        *told = LogIndex::default();
     }
 
     fn take(&self, event: WatchEvent) {
@@ -118,7 +123,9 @@ impl ViewService {
         match event {
             WatchEvent::Applied(index) => self.advance(index),
             WatchEvent::PartitionState(state) => {
-                self.merge(state.partition, |held| merge_state(held, state));
+                let partition = state.partition;
+                self.merge(partition, |held| merge_state(held, state));
+                self.confirm(partition);
             }
             WatchEvent::PartitionAdvanced {
                 partition,
@@ -136,6 +143,7 @@ impl ViewService {
                     PartitionSnapshot::Known(held) if index < held.index => Merge::Keep,
                     _ => Merge::Replace(PartitionSnapshot::Gone),
                 });
+                self.confirm(partition);
             }
             WatchEvent::Group { group, version } => {
                 if let Some(watched) = lock(&self.shared.interest).groups.get(&group) {
@@ -165,7 +173,28 @@ impl ViewService {
         }
     }
 
+    /// What the stream told is true of every partition only when none shows something older.
     fn advance(&self, index: LogIndex) {
+        let mut interest = lock(&self.shared.interest);
+        interest.told = index;
+        let confirmed = interest.unconfirmed.is_empty();
+        drop(interest);
+        if confirmed {
+            self.show(index);
+        }
+    }
+
+    fn confirm(&self, partition: TopicPartition) {
+        let mut interest = lock(&self.shared.interest);
+        let last = interest.unconfirmed.remove(&partition) && interest.unconfirmed.is_empty();
+        let told = interest.told;
+        drop(interest);
+        if last {
+            self.show(told);
+        }
+    }
+
+    fn show(&self, index: LogIndex) {
         self.shared.applied.send_if_modified(|applied| {
             let newer = *applied < index;
             if newer {
@@ -181,10 +210,14 @@ impl ViewService {
         let outcome = merge(&watched.value.borrow());
         match outcome {
             Merge::Keep => {}
-            Merge::Replace(snapshot) => tell(&watched.value, snapshot),
+            Merge::Replace(snapshot) => {
+                tell(&watched.value, snapshot);
+                watched.bells.values().for_each(|bell| bell.notify_one());
+            }
             Merge::Resync => {
                 debug!(%partition, "a push was missed, watching again");
                 interest.pending.partitions.insert(partition, true);
+                interest.unconfirmed.insert(partition);
             }
         }
     }
@@ -218,11 +251,12 @@ async fn send_next(
 
 /// Drops watches nobody has used for a while.
 pub(super) fn sweep(interest: &mut Interest, now: MonoTime) {
-    let Interest { partitions, groups, pending } = interest;
+    let Interest { partitions, groups, pending, unconfirmed, .. } = interest;
     partitions.retain(|key, watched| {
         let idle = watched.is_idle(now);
         if idle {
             pending.partitions.insert(*key, false);
+            unconfirmed.remove(key);
         }
         !idle
     });

@@ -11,6 +11,7 @@ use aquifer_storage::{
     },
     seam::system,
 };
+use futures::FutureExt;
 use tokio::sync::mpsc;
 
 use super::{
@@ -166,6 +167,116 @@ async fn a_new_stream_is_asked_for_everything_watched_and_never_goes_back() {
 }
 
 #[tokio::test]
+async fn after_a_reconnect_nothing_is_applied_before_every_partition_was_told_again() {
+    let (view, _, mut opened) = view();
+    let end = opened.recv().await.unwrap();
+    let watch = view.watch(partition());
+    let told = WatchEvent::PartitionState(state(7, vec![run(0, 3)], 3));
+    end.events.send(told).await.unwrap();
+    end.events.send(WatchEvent::Applied(LogIndex::new(7))).await.unwrap();
+    view.wait_applied(LogIndex::new(7)).await;
+    drop(end);
+    let mut end = opened.recv().await.unwrap();
+    end.events.send(WatchEvent::Applied(LogIndex::new(20))).await.unwrap();
+    assert_eq!(end.requests.recv().await, Some(WatchRequest::Watch(partition())));
+    testing::settle().await;
+    assert_eq!(view.applied(), LogIndex::new(7), "the partition shows index 7");
+    let told = state(19, vec![run(0, 3), run(3, 9)], 9);
+    end.events.send(WatchEvent::PartitionState(told.clone())).await.unwrap();
+    view.wait_applied(LogIndex::new(20)).await;
+    assert_eq!(watch.current(), known(told));
+}
+
+#[tokio::test]
+async fn a_gap_holds_the_applied_index_until_it_is_closed() {
+    let (view, _, mut opened) = view();
+    let mut end = opened.recv().await.unwrap();
+    let _watch = view.watch(partition());
+    assert_eq!(end.requests.recv().await, Some(WatchRequest::Watch(partition())));
+    let told = WatchEvent::PartitionState(state(5, vec![run(0, 3)], 3));
+    end.events.send(told).await.unwrap();
+    let Advance { from_index, index, from, runs, pointers } = advance(6, 7, vec![run(3, 4)]);
+    let gap = WatchEvent::PartitionAdvanced {
+        partition: partition(),
+        from_index,
+        index,
+        from,
+        runs,
+        pointers,
+    };
+    end.events.send(gap).await.unwrap();
+    end.events.send(WatchEvent::Applied(LogIndex::new(7))).await.unwrap();
+    assert_eq!(end.requests.recv().await, Some(WatchRequest::Watch(partition())));
+    testing::settle().await;
+    assert_eq!(view.applied(), LogIndex::default());
+    let told = WatchEvent::PartitionState(state(8, vec![run(0, 3), run(3, 5)], 5));
+    end.events.send(told).await.unwrap();
+    view.wait_applied(LogIndex::new(7)).await;
+}
+
+#[tokio::test]
+async fn a_partition_nobody_watches_any_more_holds_nothing_back() {
+    let (clock, seams) = testing::manual_seams();
+    let (metadata, mut opened) = ModelMetadata::new(seams.clone());
+    let (view, service) = View::new(metadata, seams.clone());
+    seams.spawn("view", service.run(std::future::pending()));
+    let end = opened.recv().await.unwrap();
+    let watch = view.watch(partition());
+    let told = WatchEvent::PartitionState(state(7, vec![run(0, 3)], 3));
+    end.events.send(told).await.unwrap();
+    testing::settle().await;
+    drop((watch, end));
+    testing::settle().await;
+    clock.advance(Duration::from_secs(10)).await; // The pause before it reconnects.
+    let end = opened.recv().await.unwrap();
+    for second in 0..70 {
+        clock.advance(Duration::from_secs(1)).await;
+        end.events.send(WatchEvent::Applied(LogIndex::new(8 + second))).await.unwrap();
+        testing::settle().await;
+    }
+    assert_eq!(view.applied(), LogIndex::new(77), "it was swept");
+}
+
+#[tokio::test]
+async fn a_view_that_does_not_catch_up_says_so_in_time() {
+    let (clock, seams) = testing::manual_seams();
+    let (metadata, mut opened) = ModelMetadata::new(seams.clone());
+    let (view, service) = View::new(metadata, seams.clone());
+    seams.spawn("view", service.run(std::future::pending()));
+    let _end = opened.recv().await.unwrap();
+    let fresh = async { view.fresh().await.is_err() };
+    let advance = async {
+        testing::settle().await;
+        clock.advance(FRESH_MAX).await;
+    };
+    assert!(tokio::join!(fresh, advance).0);
+}
+
+#[tokio::test]
+async fn metadata_is_silent_when_the_stream_said_nothing_for_fifteen_seconds() {
+    let (clock, seams) = testing::manual_seams();
+    let (metadata, mut opened) = ModelMetadata::new(seams.clone());
+    let (view, service) = View::new(metadata, seams.clone());
+    seams.spawn("view", service.run(std::future::pending()));
+    let mut end = opened.recv().await.unwrap();
+    let silent = view.silent().shared();
+    for _ in 0..20 {
+        end.events.send(WatchEvent::Applied(LogIndex::new(1))).await.unwrap();
+        testing::settle().await;
+        clock.advance(Duration::from_secs(2)).await;
+        assert!(silent.clone().now_or_never().is_none());
+    }
+    for _ in 0..7 {
+        clock.advance(Duration::from_secs(2)).await;
+        if let Ok(another) = opened.try_recv() {
+            end = another; // A silent stream is given up and opened again: that is no answer.
+        }
+    }
+    drop(end);
+    assert!(silent.now_or_never().is_some());
+}
+
+#[tokio::test]
 async fn a_group_watch_wakes_when_the_version_passes() {
     let (view, _, mut opened) = view();
     let mut end = opened.recv().await.unwrap();
@@ -210,4 +321,65 @@ fn an_unused_watch_is_dropped_after_a_while() {
     let mut interest = lock(&view.shared.interest);
     follow::sweep(&mut interest, later);
     assert_eq!(take_requests(&mut interest.pending), [WatchRequest::Unwatch(partition())]);
+}
+
+fn numbered(index: i32) -> TopicPartition {
+    TopicPartition { partition: PartitionIndex::new(index), ..partition() }
+}
+
+#[tokio::test]
+async fn a_set_of_watches_rings_for_each_of_its_partitions_and_keeps_a_ring_until_it_is_hushed() {
+    let (view, _, mut opened) = view();
+    let end = opened.recv().await.unwrap();
+    let mut watches = view.watches();
+    watches.hold([numbered(0), numbered(1), numbered(0)]);
+    assert!(watches.rung().now_or_never().is_none());
+    for index in [0, 1] {
+        let told = PartitionState { partition: numbered(index), ..state(5, vec![], 0) };
+        end.events.send(WatchEvent::PartitionState(told.clone())).await.unwrap();
+        testing::settle().await;
+        assert_eq!(watches.look(numbered(index)), known(told));
+        assert!(watches.rung().now_or_never().is_some());
+        assert!(watches.rung().now_or_never().is_none());
+    }
+    let told = PartitionState { partition: numbered(1), ..state(6, vec![run(0, 2)], 2) };
+    end.events.send(WatchEvent::PartitionState(told)).await.unwrap();
+    testing::settle().await;
+    watches.hush();
+    assert!(watches.rung().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn a_set_of_watches_releases_what_it_no_longer_holds() {
+    let (view, _, _opened) = view();
+    let users = |index| {
+        let interest = lock(&view.shared.interest);
+        let watched = interest.partitions.get(&numbered(index));
+        watched.map_or((0, 0), |watched| (watched.users, watched.bells.len()))
+    };
+    let (mut one, mut other) = (view.watches(), view.watches());
+    one.hold([numbered(0), numbered(1)]);
+    other.hold([numbered(1)]);
+    assert_eq!((users(0), users(1)), ((1, 1), (2, 2)));
+    one.hold([numbered(1), numbered(2)]);
+    assert_eq!((users(0), users(1), users(2)), ((0, 0), (2, 2), (1, 1)));
+    drop(one);
+    assert_eq!((users(1), users(2)), ((1, 1), (0, 0)));
+    assert_eq!(other.look(numbered(0)), PartitionSnapshot::Pending);
+}
+
+#[tokio::test]
+async fn a_partition_that_was_gone_is_asked_for_again_by_the_next_request() {
+    let (view, _, mut opened) = view();
+    let mut end = opened.recv().await.unwrap();
+    let mut watches = view.watches();
+    watches.hold([partition()]);
+    assert_eq!(end.requests.recv().await, Some(WatchRequest::Watch(partition())));
+    let gone = WatchEvent::PartitionGone(partition(), LogIndex::new(3));
+    end.events.send(gone).await.unwrap();
+    testing::settle().await;
+    assert_eq!(watches.look(partition()), PartitionSnapshot::Gone);
+    watches.hold([partition()]);
+    assert_eq!(watches.look(partition()), PartitionSnapshot::Pending);
+    assert_eq!(end.requests.recv().await, Some(WatchRequest::Watch(partition())));
 }

@@ -5,6 +5,9 @@ use super::{api_key::ApiKey, versions};
 /// What is read before anything is budgeted: length, API key, version.
 pub const PREFIX_BYTES: usize = 8;
 
+/// The length field, which does not count itself.
+pub const LENGTH_BYTES: usize = 4;
+
 /// Key, version and correlation id: no request is shorter.
 const REQUEST_BYTES_MIN: usize = 8;
 
@@ -126,6 +129,17 @@ pub enum FrameRefused {
 }
 
 impl FramePrefix {
+    /// The length of a frame by its first 4 bytes. A client that sends a bad one may never send
+    /// the other 4.
+    ///
+    /// # Errors
+    /// No request has this length.
+    pub fn frame_bytes(length: [u8; LENGTH_BYTES]) -> Result<usize, FrameRefused> {
+        let length = i32::from_be_bytes(length);
+        let bytes = usize::try_from(length).ok().filter(|bytes| *bytes >= REQUEST_BYTES_MIN);
+        bytes.ok_or(FrameRefused::BadLength { length })
+    }
+
     /// Judges the first 8 bytes of a frame. A client that need not authenticate counts as
     /// authenticated.
     ///
@@ -137,10 +151,8 @@ impl FramePrefix {
         authenticated: bool,
     ) -> Result<Self, FrameRefused> {
         let [l0, l1, l2, l3, k0, k1, v0, v1] = prefix;
-        let length = i32::from_be_bytes([l0, l1, l2, l3]);
+        let bytes = Self::frame_bytes([l0, l1, l2, l3])?;
         let (code, version) = (i16::from_be_bytes([k0, k1]), i16::from_be_bytes([v0, v1]));
-        let bytes = usize::try_from(length).ok().filter(|bytes| *bytes >= REQUEST_BYTES_MIN);
-        let bytes = bytes.ok_or(FrameRefused::BadLength { length })?;
         let unserved = FrameRefused::Unserved { key: code, version };
         let key = ApiKey::from_code(code).ok_or(unserved)?;
         let service = match (key, versions::is_served(key, version)) {
@@ -165,7 +177,7 @@ impl FramePrefix {
             _ => Pool::Control,
         };
         // Key and version are part of the length and of the prefix.
-        Ok(Self { key, version, rest_bytes: bytes - 4, pool, service })
+        Ok(Self { key, version, rest_bytes: bytes - (PREFIX_BYTES - LENGTH_BYTES), pool, service })
     }
 }
 

@@ -1,13 +1,13 @@
 //! [`Metadata`] in process, for `aquifer up`: no serialization, no loopback connection.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use aquifer_storage::{
     error::Outcome,
     model::{CommitSeq, LogIndex, SessionId},
 };
 use async_trait::async_trait;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{CallError, CommitStream, Heartbeat, Metadata, WatchStream};
 use crate::{
@@ -28,12 +28,18 @@ const PARTS_MAX: usize = 256;
 #[derive(Clone)]
 pub struct DirectClient {
     node: MetadataNode,
+    /// Whose watch streams these are.
+    session: Arc<watch::Sender<Option<SessionId>>>,
 }
 
 impl DirectClient {
     /// The client of `node`.
     pub fn new(node: MetadataNode) -> Self {
-        Self { node }
+        Self { node, session: Arc::default() }
+    }
+
+    fn note_session(&self, session: SessionId) {
+        self.session.send_if_modified(|known| known.replace(session) != Some(session));
     }
 }
 
@@ -52,7 +58,11 @@ impl Metadata for DirectClient {
     }
 
     async fn heartbeat(&self, session: SessionId) -> Result<Heartbeat, CallError> {
-        self.node.heartbeat(session)
+        let heard = self.node.heartbeat(session)?;
+        if matches!(heard, Heartbeat::Live { .. }) {
+            self.note_session(session);
+        }
+        Ok(heard)
     }
 
     async fn open_commits(&self, session: SessionId) -> Result<CommitStream, CallError> {
@@ -65,7 +75,7 @@ impl Metadata for DirectClient {
     }
 
     async fn open_watch(&self, seen: LogIndex) -> Result<WatchStream, CallError> {
-        self.node.open_watch(seen).await
+        self.node.open_watch(seen, Some(self.session.subscribe())).await
     }
 }
 

@@ -6,12 +6,13 @@
 //! - Calls without effects are tried at another node as long as their deadline allows.
 
 mod connection;
+pub mod lineage;
 mod streams;
 
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,14 +20,18 @@ use std::{
 
 use aquifer_storage::{
     error::Outcome,
-    model::{LogIndex, SessionId, Timestamp},
+    model::{Lineage, LogIndex, SessionId, Timestamp},
     seam::Seams,
 };
 use async_trait::async_trait;
 use prost::Message;
-use tonic::{Code, ConnectError, Status, transport::Channel};
+use tokio::sync::watch;
+use tonic::{
+    Code, ConnectError, Status, metadata::MetadataMap, service::interceptor::InterceptedService,
+    transport::Channel,
+};
 
-use self::connection::Connections;
+use self::{connection::Connections, lineage::NameLineage};
 use super::{CallError, CommitStream, Heartbeat, Metadata, WatchStream};
 use crate::{
     codec::{answer_from_proto, applied_reply_from_proto, command_to_proto, query_to_proto},
@@ -63,13 +68,16 @@ pub struct RemoteConfig {
     pub addresses: Vec<String>,
     /// The cluster they must be of; without it, it is learned from the first reply.
     pub cluster_id: Option<String>,
+    /// The life of that cluster they must be of; without it, it is learned as well.
+    pub lineage: Option<Lineage>,
     /// How long a call may take, connecting and further tries included.
     pub deadline: Duration,
 }
 
 impl Default for RemoteConfig {
     fn default() -> Self {
-        Self { addresses: Vec::new(), cluster_id: None, deadline: Duration::from_secs(5) }
+        let deadline = Duration::from_secs(5);
+        Self { addresses: Vec::new(), cluster_id: None, lineage: None, deadline }
     }
 }
 
@@ -82,13 +90,14 @@ pub struct RemoteClient {
 struct Inner {
     connections: Connections,
     cluster_id: OnceLock<String>,
+    lineage: OnceLock<Lineage>,
     deadline: Duration,
     /// Named by the watch stream, so that its end makes the session absent.
-    session: Mutex<Option<SessionId>>,
+    session: watch::Sender<Option<SessionId>>,
     seams: Seams,
 }
 
-type Grpc = MetadataClient<Channel>;
+type Grpc = MetadataClient<InterceptedService<Channel, NameLineage>>;
 
 /// What was called, and what its failure may leave behind.
 #[derive(Clone, Copy)]
@@ -100,6 +109,7 @@ struct Call {
 /// A reply as it was heard: whose it is, and what it says; `None` when that cannot be read.
 struct Heard<T> {
     cluster_id: String,
+    lineage: Option<Lineage>,
     reply: Option<Result<T, Refusal>>,
 }
 
@@ -117,14 +127,21 @@ impl RemoteClient {
         if let Some(known) = config.cluster_id.filter(|id| !id.is_empty()) {
             cluster_id.get_or_init(|| known);
         }
+        let lineage = config.lineage.map(OnceLock::from).unwrap_or_default();
         let connections = Connections::new(config.addresses, seams.clone());
-        let (deadline, session) = (config.deadline, Mutex::default());
-        Self { inner: Arc::new(Inner { connections, cluster_id, deadline, session, seams }) }
+        let (deadline, session) = (config.deadline, watch::Sender::new(None));
+        let inner = Inner { connections, cluster_id, lineage, deadline, session, seams };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The cluster, once known.
     pub fn cluster_id(&self) -> Option<&str> {
         self.inner.cluster_id.get().map(String::as_str)
+    }
+
+    /// The life of the cluster, once known.
+    pub fn lineage(&self) -> Option<Lineage> {
+        self.inner.lineage.get().copied()
     }
 
     fn caller(&self) -> Option<proto::Caller> {
@@ -133,11 +150,7 @@ impl RemoteClient {
     }
 
     fn note_session(&self, session: SessionId) {
-        *self.inner.session.lock().expect("no panic while held") = Some(session);
-    }
-
-    fn session(&self) -> Option<SessionId> {
-        *self.inner.session.lock().expect("no panic while held")
+        self.inner.session.send_if_modified(|known| known.replace(session) != Some(session));
     }
 
     /// Calls one node after the other until one answers, for as long as that is safe.
@@ -188,7 +201,8 @@ impl RemoteClient {
             error: call.error(Outcome::Unavailable, reason),
             again: false, // Every node was tried.
         })?;
-        let grpc = MetadataClient::new(connection.channel.clone())
+        let naming = NameLineage(self.inner.lineage.get().copied());
+        let grpc = MetadataClient::with_interceptor(connection.channel.clone(), naming)
             .max_decoding_message_size(REPLY_BYTES_MAX);
         under_way.store(connection.id, Ordering::Relaxed);
         let result = match send(grpc, self.caller()).await {
@@ -213,6 +227,11 @@ impl RemoteClient {
                 let ours = self.inner.cluster_id.get_or_init(|| heard.cluster_id.clone());
                 if *ours != heard.cluster_id {
                     let reason = format!("answered by cluster {}", heard.cluster_id);
+                    return Err(failed(Outcome::Rejected, reason, false));
+                }
+                let Some(lineage) = heard.lineage else { return Ok(answer) };
+                if *self.inner.lineage.get_or_init(|| lineage) != lineage {
+                    let reason = format!("answered by lineage {lineage}");
                     return Err(failed(Outcome::Rejected, reason, false));
                 }
                 return Ok(answer);
@@ -285,7 +304,7 @@ impl Metadata for RemoteClient {
         let send = |mut grpc: Grpc, caller| {
             let request = proto::ProposeRequest { caller, command: Some(command.clone()) };
             async move {
-                let heard = grpc.propose(request).await?.into_inner();
+                let (lineage, heard) = opened_up(grpc.propose(request).await?);
                 let reply = match heard.reply {
                     Some(ProposeKind::Applied(applied)) => {
                         applied_reply_from_proto(applied).ok().map(Ok)
@@ -293,7 +312,7 @@ impl Metadata for RemoteClient {
                     Some(ProposeKind::Refusal(refusal)) => Some(Err(refusal)),
                     None => None,
                 };
-                Ok(Heard { cluster_id: heard.cluster_id, reply })
+                Ok(Heard { cluster_id: heard.cluster_id, lineage, reply })
             }
         };
         self.call(call, send).await
@@ -301,12 +320,13 @@ impl Metadata for RemoteClient {
 
     async fn read_index(&self) -> Result<LogIndex, CallError> {
         let send = |mut grpc: Grpc, caller| async move {
-            let heard = grpc.read_index(proto::ReadIndexRequest { caller }).await?.into_inner();
+            let response = grpc.read_index(proto::ReadIndexRequest { caller }).await?;
+            let (lineage, heard) = opened_up(response);
             let reply = heard.reply.map(|reply| match reply {
                 ReadIndexKind::Index(index) => Ok(LogIndex::new(index)),
                 ReadIndexKind::Refusal(refusal) => Err(refusal),
             });
-            Ok(Heard { cluster_id: heard.cluster_id, reply })
+            Ok(Heard { cluster_id: heard.cluster_id, lineage, reply })
         };
         self.call(Call::read("read index"), send).await
     }
@@ -316,13 +336,13 @@ impl Metadata for RemoteClient {
         let send = |mut grpc: Grpc, caller| {
             let request = proto::QueryRequest { caller, query: Some(query.clone()) };
             async move {
-                let heard = grpc.query(request).await?.into_inner();
+                let (lineage, heard) = opened_up(grpc.query(request).await?);
                 let reply = match heard.reply {
                     Some(QueryKind::Answer(indexed)) => read_answer(indexed).map(Ok),
                     Some(QueryKind::Refusal(refusal)) => Some(Err(refusal)),
                     None => None,
                 };
-                Ok(Heard { cluster_id: heard.cluster_id, reply })
+                Ok(Heard { cluster_id: heard.cluster_id, lineage, reply })
             }
         };
         self.call(Call::read("query"), send).await
@@ -331,7 +351,7 @@ impl Metadata for RemoteClient {
     async fn heartbeat(&self, session: SessionId) -> Result<Heartbeat, CallError> {
         let send = |mut grpc: Grpc, caller| async move {
             let request = proto::HeartbeatRequest { caller, session: session.value() };
-            let heard = grpc.heartbeat(request).await?.into_inner();
+            let (lineage, heard) = opened_up(grpc.heartbeat(request).await?);
             let reply = heard.reply.map(|reply| match reply {
                 HeartbeatKind::Live(live) => Ok(Heartbeat::Live {
                     wall: Timestamp::from_millis(live.wall_ms),
@@ -340,7 +360,7 @@ impl Metadata for RemoteClient {
                 HeartbeatKind::Fenced(_) => Ok(Heartbeat::Fenced),
                 HeartbeatKind::Refusal(refusal) => Err(refusal),
             });
-            Ok(Heard { cluster_id: heard.cluster_id, reply })
+            Ok(Heard { cluster_id: heard.cluster_id, lineage, reply })
         };
         let heard = self.call(Call::read("heartbeat"), send).await?;
         if matches!(heard, Heartbeat::Live { .. }) {
@@ -358,10 +378,22 @@ impl Metadata for RemoteClient {
     }
 
     async fn open_watch(&self, seen: LogIndex) -> Result<WatchStream, CallError> {
-        let session = self.session();
-        let open = |grpc, caller| streams::watch(grpc, caller, (seen, session));
-        Ok(self.call(Call::read("watch"), open).await?.run(&self.inner.seams))
+        let mut session = self.inner.session.subscribe();
+        let named = *session.borrow_and_update();
+        let open = |grpc, caller| streams::watch(grpc, caller, (seen, named));
+        Ok(self.call(Call::read("watch"), open).await?.run(session, &self.inner.seams))
     }
+}
+
+/// Who answered, and what.
+fn opened_up<T>(response: tonic::Response<T>) -> (Option<Lineage>, T) {
+    let lineage = lineage_of(response.metadata());
+    (lineage, response.into_inner())
+}
+
+/// A header that cannot be read says no more than none.
+fn lineage_of(headers: &MetadataMap) -> Option<Lineage> {
+    lineage::named_in(headers).ok().flatten()
 }
 
 fn read_answer(indexed: proto::IndexedAnswer) -> Option<(LogIndex, Answer)> {

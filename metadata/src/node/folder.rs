@@ -122,9 +122,15 @@ impl FolderLock {
             }
             Err(TryLockError::Error(source)) => return Err(FolderError::Io { path, source }),
         }
-        at(&path, file.set_len(0))?;
-        at(&path, file.rewind())?;
-        at(&path, writeln!(file, "{}", std::process::id()))?;
+        let mut name_holder = || -> io::Result<()> {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())
+        };
+        if let Err(error) = name_holder() {
+            // Only for the message: a node starts on a full disk, too.
+            tracing::debug!(%error, ?path, "cannot write the holder's process id");
+        }
         Ok(Self { _file: file })
     }
 }

@@ -5,6 +5,8 @@
 //! - A command that was not handed to Raft is answered `Unavailable`: it had no effect and never
 //!   will. One that was handed over is answered from its apply or `Indefinite`.
 //! - A bounded number of entries is under way, so a slow disk grows entries and not their number.
+//! - An entry is handed to Raft only once its place in the log is preallocated: Raft never waits
+//!   for space, so reads and heartbeats go on while the disk is full.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -13,7 +15,7 @@ use aquifer_storage::{error::Outcome, seam::Seams};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{NodeMetrics, cost::Cost};
+use super::{NodeMetrics, cost::Cost, health::has_space};
 use crate::{
     client::CallError,
     codec,
@@ -22,7 +24,7 @@ use crate::{
         command::{AppliedReply, Command, Entry, Stamp},
     },
     raft::{EncodedEntry, EntryReply, RaftHandle},
-    wal::Wal,
+    wal::{Wal, WalError},
 };
 
 /// Entries above this wait longer for the disk than the ones behind them should.
@@ -38,12 +40,25 @@ const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Entries under way: hides one fsync behind the next, and more only splits batches.
 const ENTRIES_UNDER_WAY_MAX: usize = 4;
 
+/// What Raft's log wraps around an entry, from above.
+const WRAPPING_BYTES: usize = 64;
+/// Room that is left for Raft's own entries: a few dozen restarts on a full disk.
+const RAFT_BYTES: usize = 4096;
+
 /// The outcome of a proposal, once known.
 pub type Receipt = oneshot::Receiver<Result<AppliedReply, CallError>>;
 
 /// A definite refusal of a proposal: it had no effect.
 pub fn refused(outcome: Outcome, reason: impl ToString) -> CallError {
     CallError { call: "propose", outcome, reason: reason.to_string() }
+}
+
+/// Nothing of the entry reached the log.
+fn no_room(error: &WalError) -> CallError {
+    match error {
+        WalError::DiskFull => refused(Outcome::Unavailable, "the metadata disk is full"),
+        error => refused(Outcome::Unavailable, error),
+    }
 }
 
 struct Waiting {
@@ -126,17 +141,47 @@ pub struct ProposerTask {
     carried: Option<Waiting>,
 }
 
-type UnderWay = FuturesUnordered<BoxFuture<'static, ()>>;
+/// Entries that Raft was given and has not answered.
+#[derive(Default)]
+struct UnderWay {
+    answers: FuturesUnordered<BoxFuture<'static, usize>>,
+    /// Their sizes. Some have their place in the log already; it is kept free twice then.
+    bytes: Vec<usize>,
+}
+
+impl UnderWay {
+    fn push(&mut self, bytes: usize, answered: impl Future<Output = ()> + Send + 'static) {
+        self.bytes.push(bytes);
+        self.answers.push(Box::pin(async move {
+            answered.await;
+            bytes
+        }));
+    }
+
+    /// Completes when an entry was answered; `None` when there is none.
+    async fn next(&mut self) -> Option<()> {
+        let bytes = self.answers.next().await?;
+        let place = self.bytes.iter().position(|known| *known == bytes);
+        self.bytes.swap_remove(place.expect("pushed together"));
+        Some(())
+    }
+
+    /// The sizes of all of them, of one more of `bytes`, and of what is left for Raft's own.
+    fn with(&self, bytes: usize) -> Vec<usize> {
+        let ours = self.bytes.iter().copied().chain([bytes]).map(|bytes| bytes + WRAPPING_BYTES);
+        ours.chain([RAFT_BYTES]).collect()
+    }
+}
 
 impl ProposerTask {
     /// Serves the queue until `stop`; then what was not handed to Raft is answered `Unavailable`.
     pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
-        let mut under_way = UnderWay::new();
+        let mut under_way = UnderWay::default();
         loop {
-            let may_propose = under_way.len() < ENTRIES_UNDER_WAY_MAX;
+            let may_propose = under_way.bytes.len() < ENTRIES_UNDER_WAY_MAX;
             tokio::select! {
                 _ = &mut stop => break,
-                Some(()) = under_way.next(), if !under_way.is_empty() => {}
+                Some(()) = under_way.next(), if !under_way.bytes.is_empty() => {}
                 batch = next_batch(&mut self.waiting, &mut self.carried), if may_propose => {
                     match batch {
                         Some(batch) => self.propose(batch, &mut under_way).await,
@@ -146,10 +191,10 @@ impl ProposerTask {
             }
         }
         self.waiting.close();
-        let mut left = self.carried.take();
-        while let Some(waiting) = left {
-            answer_all(vec![waiting], &refused(Outcome::Unavailable, "the node is stopping"));
-            left = self.waiting.recv().await;
+        let stopping = refused(Outcome::Unavailable, "the metadata node is stopping");
+        answer_all(self.carried.take(), &stopping);
+        while let Some(waiting) = self.waiting.recv().await {
+            answer_all([waiting], &stopping);
         }
         while under_way.next().await.is_some() {}
     }
@@ -158,9 +203,8 @@ impl ProposerTask {
         if self.raft.as_leader().is_err() {
             return answer_all(batch, &refused(Outcome::Unavailable, "this node does not lead"));
         }
-        if !super::has_space(&self.wal) {
-            let error = refused(Outcome::Unavailable, "the metadata disk is full");
-            return answer_all(batch, &error);
+        if !has_space(&self.wal) {
+            return answer_all(batch, &no_room(&WalError::DiskFull));
         }
         let (commands, replies): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|one| (one.command, (one.reply, one._bytes))).unzip();
@@ -170,14 +214,22 @@ impl ProposerTask {
             wall_ms: self.seams.clock.wall().millis(),
         };
         let encoded = codec::encode_entry(&Entry { stamp, min_level: LEVEL, commands });
+        let bytes = encoded.len();
+        if let Err(error) = self.wal.make_room(&under_way.with(bytes)).await {
+            let refused = no_room(&error);
+            for (reply, _bytes) in replies {
+                let _ = reply.send(Err(refused.clone())); // The caller may be gone.
+            }
+            return;
+        }
         self.metrics.entries_proposed.fetch_add(1, Ordering::Relaxed);
         self.metrics.commands_proposed.fetch_add(replies.len() as u64, Ordering::Relaxed);
-        self.metrics.entry_bytes_proposed.fetch_add(encoded.len() as u64, Ordering::Relaxed);
+        self.metrics.entry_bytes_proposed.fetch_add(bytes as u64, Ordering::Relaxed);
         let (responder, outcome) = ProgressResponder::complete_only();
         // From here on the entry may be in the log, whatever the error says.
         let handed = self.raft.client_write_ff(EncodedEntry(encoded), Some(responder)).await;
         let metrics = self.metrics.clone();
-        under_way.push(Box::pin(async move {
+        under_way.push(bytes, async move {
             let result = match handed {
                 Err(fatal) => Err(fatal.to_string()),
                 Ok(()) => match outcome.await {
@@ -190,7 +242,7 @@ impl ProposerTask {
                 metrics.entries_undecided.fetch_add(1, Ordering::Relaxed);
             }
             deliver(replies.into_iter().map(|(reply, _bytes)| reply), result);
-        }));
+        });
     }
 }
 
@@ -217,7 +269,7 @@ async fn next_batch(
     Some(batch)
 }
 
-fn answer_all(batch: Vec<Waiting>, error: &CallError) {
+fn answer_all(batch: impl IntoIterator<Item = Waiting>, error: &CallError) {
     for waiting in batch {
         let _ = waiting.reply.send(Err(error.clone())); // The caller may be gone.
     }

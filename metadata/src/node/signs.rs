@@ -6,7 +6,7 @@ use crate::machine::{
     group::{
         command::{GroupAction, Progress},
         query::{GroupAnswer, GroupAsk},
-        types::MemberId,
+        types::{GroupRejected, MemberId},
     },
     query::{Answer, Query},
 };
@@ -18,7 +18,12 @@ pub type Heard = (String, MemberId);
 pub fn of_query(query: &Query, answer: &Answer) -> Option<Heard> {
     let (Query::Group(query), Answer::Group(answer)) = (query, answer) else { return None };
     let member = match (&query.ask, answer) {
-        (GroupAsk::Heartbeat { member, .. }, GroupAnswer::Heartbeat(Ok(())))
+        // Told to rejoin, a member may first finish what it was given: the rebalance's own timeout
+        // bounds that, as in Kafka.
+        (
+            GroupAsk::Heartbeat { member, .. },
+            GroupAnswer::Heartbeat(Ok(()) | Err(GroupRejected::RebalanceInProgress)),
+        )
         | (GroupAsk::Join { member, .. }, GroupAnswer::Join(Ok(_)))
         | (GroupAsk::Sync { member, .. }, GroupAnswer::Sync(Ok(_))) => member,
         _ => return None,
@@ -68,7 +73,7 @@ mod tests {
     use crate::machine::group::{
         command::{CommitOffsets, GroupCommand, RequestId},
         query::GroupQuery,
-        types::{GenerationId, GroupRejected},
+        types::GenerationId,
     };
     use aquifer_storage::model::SessionId;
 
@@ -89,6 +94,17 @@ mod tests {
         assert_eq!(of_query(&parked(), &answer), Some(("g".into(), member())));
         let refused = Answer::Group(GroupAnswer::Join(Err(GroupRejected::UnknownMember)));
         assert_eq!(of_query(&parked(), &refused), None);
+    }
+
+    #[test]
+    fn a_heartbeat_is_a_sign_of_life_also_of_a_member_that_is_told_to_rejoin() {
+        let generation = GenerationId::new(1);
+        let ask = GroupAsk::Heartbeat { member: member(), instance: None, generation };
+        let beat = Query::Group(GroupQuery { group: "g".into(), ask });
+        let heard = |answer| of_query(&beat, &Answer::Group(GroupAnswer::Heartbeat(answer)));
+        assert!(heard(Ok(())).is_some());
+        assert!(heard(Err(GroupRejected::RebalanceInProgress)).is_some());
+        assert!(heard(Err(GroupRejected::IllegalGeneration)).is_none());
     }
 
     #[test]

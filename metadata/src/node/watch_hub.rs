@@ -50,7 +50,11 @@ impl Told {
     fn bytes(&self) -> usize {
         EVENT_BYTES
             + match self {
-                Self::Topic(_, topic) => topic.name.len() + topic.configs.len() * EVENT_BYTES,
+                Self::Topic(_, topic) => {
+                    let config = |(key, value): (&String, &String)| key.len() + value.len();
+                    let configs: usize = topic.configs.iter().map(config).sum();
+                    topic.name.len() + topic.configs.len() * EVENT_BYTES + configs
+                }
                 Self::TopicGone(..) => 0,
                 Self::Nodes(nodes) => nodes.len() * EVENT_BYTES,
                 Self::Advanced(advance) => advance.runs.len() * size_of::<Run>(),
@@ -93,6 +97,8 @@ struct Inner {
     partitions: HashMap<TopicPartition, BTreeSet<u64>>,
     groups: HashMap<String, BTreeSet<u64>>,
     absent: BTreeSet<SessionId>,
+    /// When a topic last came, changed or went.
+    catalog_changed: LogIndex,
 }
 
 /// The hub of one node.
@@ -112,6 +118,25 @@ impl WatchHub {
     /// How far this node has applied and told the log.
     pub fn applied(&self) -> watch::Receiver<LogIndex> {
         self.applied.subscribe()
+    }
+
+    /// When the catalog last changed, as far as this node knows: never too early.
+    pub fn catalog_index(&self) -> LogIndex {
+        self.inner().catalog_changed
+    }
+
+    /// The live sessions that are not absent.
+    pub fn present_sessions(&self, machine: &MachineCell) -> Vec<SessionId> {
+        let machine = machine.lock();
+        let inner = self.inner();
+        let live = machine.state.live_sessions().into_iter();
+        live.filter(|session| !inner.absent.contains(session)).collect()
+    }
+
+    /// Unsent bytes of the longest backlog.
+    #[cfg(test)]
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.inner().subscribers.values().map(|one| one.bytes).max().unwrap_or(0)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -230,6 +255,7 @@ impl Inner {
     fn tell_effect(&mut self, index: LogIndex, effect: Effect, state: &MetadataState) {
         match effect {
             Effect::TopicChanged(topic) => {
+                self.catalog_changed = index;
                 let told = match state.catalog_topic(topic) {
                     Some(topic) => Told::Topic(index, topic),
                     None => Told::TopicGone(index, topic),
@@ -270,6 +296,7 @@ impl ApplySink for WatchHub {
             subscriber.start_over();
             subscriber.wake.notify_one();
         }
+        inner.catalog_changed = index;
         self.applied.send_replace(index);
     }
 }

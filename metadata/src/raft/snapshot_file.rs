@@ -120,9 +120,11 @@ impl SnapshotFiles {
         if at(&temporary, fs::exists(&temporary))? {
             at(&temporary, fs::remove_dir_all(&temporary))?;
         }
-        at(&temporary, fs::create_dir(&temporary))?;
-        write(&temporary.join(FILE_NAME), meta, body)?;
-        sync_folder(&temporary)?;
+        if let Err(error) = write_folder(&temporary, meta, body) {
+            // A full disk gets back what the try took; else the next open removes it.
+            let _ = fs::remove_dir_all(&temporary);
+            return Err(error);
+        }
         at(&done, fs::rename(&temporary, &done))?;
         sync_folder(&self.folder)?;
         if let Some(older) = newest.replace(meta.clone()) {
@@ -146,6 +148,12 @@ fn index_of(log_id: Option<&LogId>) -> u64 {
 
 fn path_of(folder: &Path, index: u64) -> PathBuf {
     folder.join(format!("{PREFIX}{index:020}"))
+}
+
+fn write_folder(folder: &Path, meta: &SnapshotMeta, body: &[u8]) -> Result<(), SnapshotError> {
+    at(folder, fs::create_dir(folder))?;
+    write(&folder.join(FILE_NAME), meta, body)?;
+    sync_folder(folder)
 }
 
 fn sync_folder(folder: &Path) -> Result<(), SnapshotError> {

@@ -7,9 +7,10 @@
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
-use aquifer_storage::model::LogIndex;
+use aquifer_storage::{model::LogIndex, seam::Seams};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::{
@@ -17,7 +18,7 @@ use openraft::{
     alias::SnapshotOf,
     storage::{EntryResponder, RaftStateMachine},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{
     EntryReply, LogId, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig,
@@ -26,6 +27,7 @@ use super::{
 use crate::{
     codec,
     machine::{LEVEL, MetadataState, effect::Effect},
+    wal::is_full,
 };
 
 /// Learns of applied entries. Called in log order, under the machine's lock: it must not block.
@@ -79,7 +81,18 @@ pub struct StateMachine {
     cell: MachineCell,
     files: Arc<SnapshotFiles>,
     sink: Arc<dyn ApplySink>,
+    patience: Option<Patience>,
 }
+
+/// With what a snapshot waits for space, and until when.
+#[derive(Clone)]
+struct Patience {
+    seams: Seams,
+    running: watch::Receiver<bool>,
+}
+
+/// How often a snapshot that found the disk full is tried again: each try takes what is free.
+const RETRY_SPACE_INTERVAL: Duration = Duration::from_secs(5);
 
 impl StateMachine {
     /// Starts from a snapshot that was read back, or from `genesis`.
@@ -100,7 +113,14 @@ impl StateMachine {
         };
         sink.installed(machine.index(), &machine.state);
         let cell = MachineCell(Arc::new(Mutex::new(machine)));
-        Ok(Self { cell, files: Arc::new(files), sink })
+        Ok(Self { cell, files: Arc::new(files), sink, patience: None })
+    }
+
+    /// Lets a snapshot that finds the disk full wait for space while `running`: to fail would stop
+    /// the node, though its log is whole and has its own room.
+    pub fn patient(mut self, seams: Seams, running: watch::Receiver<bool>) -> Self {
+        self.patience = Some(Patience { seams, running });
+        self
     }
 
     /// The machine, for readers.
@@ -193,7 +213,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         let mut machine = self.cell.lock();
         machine.entry_bytes_since_snapshot = 0;
-        SnapshotBuilder { machine: machine.clone(), files: self.files.clone() }
+        SnapshotBuilder {
+            machine: machine.clone(),
+            files: self.files.clone(),
+            patience: self.patience.clone(),
+        }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: Bytes) -> io::Result<()> {
@@ -221,19 +245,40 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 pub struct SnapshotBuilder {
     machine: Machine,
     files: Arc<SnapshotFiles>,
+    patience: Option<Patience>,
+}
+
+impl SnapshotBuilder {
+    /// Waits before another try; `false` when there shall be none.
+    async fn waits_for_space(&mut self) -> bool {
+        let Some(Patience { seams, running }) = &mut self.patience else { return false };
+        tokio::select! {
+            () = seams.sleep(RETRY_SPACE_INTERVAL) => true,
+            _ = running.wait_for(|running| !running) => false,
+        }
+    }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, Bytes>> {
-        let (machine, files) = (self.machine.clone(), self.files.clone());
-        on_thread(move || {
-            let meta = machine.snapshot_meta();
-            let snapshot = Bytes::from(codec::encode_snapshot(&machine.state));
-            files.save(&meta, &snapshot)?;
-            Ok(SnapshotOf::<TypeConfig, Bytes> { meta, snapshot })
-        })
-        .await
+        let meta = self.machine.snapshot_meta();
+        let machine = self.machine.clone();
+        let encode = move || Ok(Bytes::from(codec::encode_snapshot(&machine.state)));
+        let snapshot = on_thread(encode).await?;
+        loop {
+            let (files, stored, body) = (self.files.clone(), meta.clone(), snapshot.clone());
+            match on_thread(move || Ok(files.save(&stored, &body)?)).await {
+                Ok(()) => return Ok(SnapshotOf::<TypeConfig, Bytes> { meta, snapshot }),
+                Err(error) if is_full(&error) => {
+                    tracing::error!(%error, "no disk space for a snapshot; waiting for it");
+                    if !self.waits_for_space().await {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }

@@ -1,22 +1,40 @@
 //! Who may ask, and how a refusal is said.
 
 use aquifer_storage::error::Outcome;
+use tonic::metadata::MetadataMap;
 
 use crate::{
-    client::CallError,
+    client::{
+        CallError,
+        remote::lineage::{self, UnreadableLineage},
+    },
     codec::CodecError,
     machine::LEVEL,
+    node::folder::Identity,
     proto::{Caller, Refusal, refusal::Kind},
 };
 
-/// Refuses callers of other clusters and of newer levels. An empty cluster id means that the
-/// caller does not know it yet.
-pub(super) fn admit(caller: Option<Caller>, cluster_id: &str) -> Result<(), Refusal> {
+/// The lineage a call was made for; `None` when the caller does not know it yet.
+pub(super) type Named = Result<Option<aquifer_storage::model::Lineage>, UnreadableLineage>;
+
+/// What the headers of a call say, to be judged by [`admit`].
+pub(super) fn named(headers: &MetadataMap) -> Named {
+    lineage::named_in(headers)
+}
+
+/// Refuses callers of other clusters, of other lives of this cluster and of newer levels. An empty
+/// cluster id means that the caller does not know it yet, and so does a lineage not named.
+pub(super) fn admit(caller: Option<Caller>, named: Named, ours: &Identity) -> Result<(), Refusal> {
     let Some(caller) = caller else {
         return Err(malformed("the request does not name its caller"));
     };
-    if !caller.cluster_id.is_empty() && caller.cluster_id != cluster_id {
+    let Identity { cluster_id, lineage, .. } = ours;
+    if !caller.cluster_id.is_empty() && caller.cluster_id != *cluster_id {
         return Err(refusal(Kind::ForeignCluster, format!("this is cluster {cluster_id}")));
+    }
+    if named.map_err(malformed)?.is_some_and(|named| named != *lineage) {
+        let reason = format!("this is lineage {lineage} of cluster {cluster_id}: start anew");
+        return Err(refusal(Kind::ForeignCluster, reason));
     }
     if LEVEL < caller.level {
         let reason = format!("level {} is above {LEVEL}, the newest known here", caller.level);
@@ -56,19 +74,36 @@ impl From<CallError> for Refusal {
 
 #[cfg(test)]
 mod tests {
+    use aquifer_storage::model::Lineage;
+
     use super::*;
 
     fn caller(cluster_id: &str, level: u32) -> Option<Caller> {
         Some(Caller { cluster_id: cluster_id.into(), level })
     }
 
+    fn ours() -> Identity {
+        let lineage = Lineage { number: 2, nonce: 7 };
+        Identity { cluster_id: "ours".into(), node_id: 1, lineage }
+    }
+
     #[test]
     fn only_this_cluster_and_known_levels_are_admitted() {
-        assert_eq!(admit(caller("ours", LEVEL), "ours"), Ok(()));
-        assert_eq!(admit(caller("", LEVEL), "ours"), Ok(()), "it learns the id from the reply");
-        let kind = |caller| admit(caller, "ours").unwrap_err().kind();
+        assert_eq!(admit(caller("ours", LEVEL), Ok(None), &ours()), Ok(()));
+        assert_eq!(admit(caller("", LEVEL), Ok(None), &ours()), Ok(()), "it learns the id");
+        let kind = |caller| admit(caller, Ok(None), &ours()).unwrap_err().kind();
         assert_eq!(kind(caller("theirs", LEVEL)), Kind::ForeignCluster);
         assert_eq!(kind(caller("ours", LEVEL + 1)), Kind::LevelTooHigh);
         assert_eq!(kind(None), Kind::Malformed);
+    }
+
+    #[test]
+    fn only_this_life_of_the_cluster_is_admitted() {
+        let admit = |named| admit(caller("ours", LEVEL), named, &ours());
+        assert_eq!(admit(Ok(Some(Lineage { number: 2, nonce: 7 }))), Ok(()));
+        for other in [Lineage { number: 1, nonce: 7 }, Lineage { number: 2, nonce: 8 }] {
+            assert_eq!(admit(Ok(Some(other))).unwrap_err().kind(), Kind::ForeignCluster);
+        }
+        assert_eq!(admit(Err(UnreadableLineage)).unwrap_err().kind(), Kind::Malformed);
     }
 }

@@ -3,9 +3,13 @@
 use aquifer_storage::model::SessionId;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Service, admission::admit, streams::Replies};
+use super::{
+    Service,
+    admission::{Named, admit, named},
+    streams::Replies,
+};
 use crate::{
-    client::{Heartbeat, Metadata as _},
+    client::{Heartbeat, Metadata as _, remote::lineage},
     codec::{CodecError, answer_to_proto, applied_reply_to_proto, command_from_proto},
     machine::query::Query,
     proto::{
@@ -24,36 +28,41 @@ impl Metadata for Service {
         &self,
         request: Request<proto::ProposeRequest>,
     ) -> Result<Response<proto::ProposeReply>, Status> {
-        let reply = self.proposed(request.into_inner()).await;
+        let named = named(request.metadata());
+        let reply = self.proposed(named, request.into_inner()).await;
         let reply = Some(reply.map_or_else(ProposeKind::Refusal, ProposeKind::Applied));
-        Ok(Response::new(proto::ProposeReply { cluster_id: self.cluster_id(), reply }))
+        Ok(self.reply(proto::ProposeReply { cluster_id: self.cluster_id(), reply }))
     }
 
     async fn read_index(
         &self,
         request: Request<proto::ReadIndexRequest>,
     ) -> Result<Response<proto::ReadIndexReply>, Status> {
-        let reply = self.index(request.into_inner()).await;
+        let named = named(request.metadata());
+        let reply = self.index(named, request.into_inner()).await;
         let reply = Some(reply.map_or_else(ReadIndexKind::Refusal, ReadIndexKind::Index));
-        Ok(Response::new(proto::ReadIndexReply { cluster_id: self.cluster_id(), reply }))
+        Ok(self.reply(proto::ReadIndexReply { cluster_id: self.cluster_id(), reply }))
     }
 
     async fn query(
         &self,
         request: Request<proto::QueryRequest>,
     ) -> Result<Response<proto::QueryReply>, Status> {
-        let reply = self.answered(request.into_inner()).await;
+        let named = named(request.metadata());
+        let reply = self.answered(named, request.into_inner()).await;
         let reply = Some(reply.map_or_else(QueryKind::Refusal, QueryKind::Answer));
-        Ok(Response::new(proto::QueryReply { cluster_id: self.cluster_id(), reply }))
+        Ok(self.reply(proto::QueryReply { cluster_id: self.cluster_id(), reply }))
     }
 
     async fn heartbeat(
         &self,
         request: Request<proto::HeartbeatRequest>,
     ) -> Result<Response<proto::HeartbeatReply>, Status> {
-        let reply = self.heard(request.into_inner()).unwrap_or_else(HeartbeatKind::Refusal);
+        let named = named(request.metadata());
+        let reply = self.heard(named, request.into_inner());
+        let reply = reply.unwrap_or_else(HeartbeatKind::Refusal);
         let cluster_id = self.cluster_id();
-        Ok(Response::new(proto::HeartbeatReply { cluster_id, reply: Some(reply) }))
+        Ok(self.reply(proto::HeartbeatReply { cluster_id, reply: Some(reply) }))
     }
 
     type CommitsStream = Replies<proto::CommitStreamReply>;
@@ -62,7 +71,8 @@ impl Metadata for Service {
         &self,
         request: Request<Streaming<proto::CommitStreamRequest>>,
     ) -> Result<Response<Self::CommitsStream>, Status> {
-        Ok(Response::new(self.serve_commits(request.into_inner())))
+        let named = named(request.metadata());
+        Ok(self.reply(self.serve_commits(named, request.into_inner())))
     }
 
     type WatchStream = Replies<proto::WatchStreamReply>;
@@ -71,7 +81,8 @@ impl Metadata for Service {
         &self,
         request: Request<Streaming<proto::WatchStreamRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Ok(Response::new(self.serve_watch(request.into_inner())))
+        let named = named(request.metadata());
+        Ok(self.reply(self.serve_watch(named, request.into_inner())))
     }
 }
 
@@ -80,25 +91,34 @@ impl Service {
         self.node.identity().cluster_id.clone()
     }
 
+    /// Says with the reply which life of the cluster answered.
+    fn reply<T>(&self, reply: T) -> Response<T> {
+        let mut response = Response::new(reply);
+        lineage::name_in(response.metadata_mut(), self.node.identity().lineage);
+        response
+    }
+
     async fn proposed(
         &self,
+        named: Named,
         request: proto::ProposeRequest,
     ) -> Result<proto::AppliedReply, Refusal> {
-        admit(request.caller, &self.node.identity().cluster_id)?;
+        admit(request.caller, named, self.node.identity())?;
         let command = command_from_proto(request.command.ok_or(CodecError::Missing("command"))?)?;
         Ok(applied_reply_to_proto(&self.node.client().propose(command).await?))
     }
 
-    async fn index(&self, request: proto::ReadIndexRequest) -> Result<u64, Refusal> {
-        admit(request.caller, &self.node.identity().cluster_id)?;
+    async fn index(&self, named: Named, request: proto::ReadIndexRequest) -> Result<u64, Refusal> {
+        admit(request.caller, named, self.node.identity())?;
         Ok(self.node.read_index().await?.value())
     }
 
     async fn answered(
         &self,
+        named: Named,
         request: proto::QueryRequest,
     ) -> Result<proto::IndexedAnswer, Refusal> {
-        admit(request.caller, &self.node.identity().cluster_id)?;
+        admit(request.caller, named, self.node.identity())?;
         let query = request.query.ok_or(CodecError::Missing("query"))?;
         let mut query = crate::codec::query_from_proto(query)?;
         if let Query::Runs { limit, .. } = &mut query {
@@ -109,8 +129,12 @@ impl Service {
         Ok(proto::IndexedAnswer { index: index.value(), answer })
     }
 
-    fn heard(&self, request: proto::HeartbeatRequest) -> Result<HeartbeatKind, Refusal> {
-        admit(request.caller, &self.node.identity().cluster_id)?;
+    fn heard(
+        &self,
+        named: Named,
+        request: proto::HeartbeatRequest,
+    ) -> Result<HeartbeatKind, Refusal> {
+        admit(request.caller, named, self.node.identity())?;
         Ok(match self.node.heartbeat(SessionId::new(request.session))? {
             Heartbeat::Live { wall, index } => HeartbeatKind::Live(proto::HeartbeatLive {
                 wall_ms: wall.millis(),

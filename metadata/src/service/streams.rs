@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 
 use super::{
     Service,
-    admission::{admit, malformed},
+    admission::{Named, admit, malformed},
     stopped,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         watch_request_from_proto,
     },
     machine::command::{CommitPart, CommitReply},
-    node::MetadataNode,
+    node::{MetadataNode, followers::Follower},
     proto::{
         self, Refusal, commit_stream_reply::Reply as CommitKind,
         commit_stream_request::Request as CommitAsk, watch_stream_reply::Reply as WatchKind,
@@ -44,10 +44,11 @@ impl Service {
     /// Starts the task of a commit stream.
     pub(super) fn serve_commits(
         &self,
+        named: Named,
         incoming: Streaming<proto::CommitStreamRequest>,
     ) -> Replies<proto::CommitStreamReply> {
         let (outgoing, replies) = mpsc::channel(REPLIES_MAX);
-        let task = commits(self.node.clone(), incoming, outgoing.clone());
+        let task = commits(self.node.clone(), named, incoming, outgoing.clone());
         self.spawn_stream("commits-grpc", outgoing, task, |refusal| proto::CommitStreamReply {
             reply: Some(CommitKind::Refusal(refusal)),
         });
@@ -57,10 +58,11 @@ impl Service {
     /// Starts the task of a watch stream.
     pub(super) fn serve_watch(
         &self,
+        named: Named,
         incoming: Streaming<proto::WatchStreamRequest>,
     ) -> Replies<proto::WatchStreamReply> {
         let (outgoing, replies) = mpsc::channel(REPLIES_MAX);
-        let task = watches(self.node.clone(), incoming, outgoing.clone());
+        let task = watches(self.node.clone(), named, incoming, outgoing.clone());
         self.spawn_stream("watch-grpc", outgoing, task, |refusal| proto::WatchStreamReply {
             reply: Some(WatchKind::Refusal(refusal)),
         });
@@ -116,13 +118,14 @@ fn opened(node: &MetadataNode) -> proto::StreamOpened {
 
 async fn commits(
     node: MetadataNode,
+    named: Named,
     mut incoming: Streaming<proto::CommitStreamRequest>,
     outgoing: Outgoing<proto::CommitStreamReply>,
 ) -> Result<(), Refusal> {
     let Some(CommitAsk::Open(open)) = first(&node, &mut incoming).await?.request else {
         return Err(malformed("a commit stream begins with open"));
     };
-    admit(open.caller, &node.identity().cluster_id)?;
+    admit(open.caller, named, node.identity())?;
     let session = SessionId::new(open.session);
     let CommitStream { parts, mut replies } = node.client().open_commits(session).await?;
     let answering = async {
@@ -175,16 +178,18 @@ async fn take_parts(
 
 async fn watches(
     node: MetadataNode,
+    named: Named,
     mut incoming: Streaming<proto::WatchStreamRequest>,
     outgoing: Outgoing<proto::WatchStreamReply>,
 ) -> Result<(), Refusal> {
     let Some(WatchAsk::Open(open)) = first(&node, &mut incoming).await?.request else {
         return Err(malformed("a watch stream begins with open"));
     };
-    admit(open.caller, &node.identity().cluster_id)?;
-    let WatchStream { requests, mut events } = node.open_watch(LogIndex::new(open.seen)).await?;
-    let session = open.session.map(SessionId::new);
-    let _connected = session.map(|session| Connected { node: node.clone(), session });
+    admit(open.caller.clone(), named, node.identity())?;
+    let seen = LogIndex::new(open.seen);
+    let WatchStream { requests, mut events } = node.open_watch(seen, None).await?;
+    let mut follower = node.follower();
+    report(&mut follower, &open);
     let telling = async {
         let opened = WatchKind::Opened(opened(&node));
         send(&outgoing, proto::WatchStreamReply { reply: Some(opened) }).await?;
@@ -196,19 +201,32 @@ async fn watches(
     };
     tokio::select! {
         _ = telling => Ok(()),
-        refusal = take_watches(incoming, requests) => Err(refusal),
+        refusal = take_watches(incoming, requests, follower) => Err(refusal),
     }
 }
 
-/// Hands requests to the node, as [`take_parts`] does parts.
+/// What the agent has seen, by the first `open` of its stream or by one further on.
+fn report(follower: &mut Follower, open: &proto::WatchStreamOpen) {
+    if let Some(session) = open.session {
+        follower.took(SessionId::new(session), LogIndex::new(open.seen));
+    }
+}
+
+/// Hands requests to the node, as [`take_parts`] does parts. An `open` further on only says what
+/// the agent has seen by then.
 async fn take_watches(
     mut incoming: Streaming<proto::WatchStreamRequest>,
     requests: mpsc::Sender<WatchRequest>,
+    mut follower: Follower,
 ) -> Refusal {
     while let Some(message) = next(&mut incoming).await {
         let request = match message.request {
             Some(WatchAsk::Watch(request)) => watch_request_from_proto(request),
-            Some(WatchAsk::Open(_)) | None => Err(CodecError::Missing("watch request")),
+            Some(WatchAsk::Open(open)) => {
+                report(&mut follower, &open);
+                continue;
+            }
+            None => Err(CodecError::Missing("watch request")),
         };
         match request {
             Err(error) => return error.into(),
@@ -221,16 +239,4 @@ async fn take_watches(
     }
     drop(requests);
     std::future::pending().await
-}
-
-/// An agent's watch stream is open; when it ends, however it ends, its session is absent.
-struct Connected {
-    node: MetadataNode,
-    session: SessionId,
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.node.session_disconnected(self.session);
-    }
 }

@@ -172,6 +172,6 @@ impl std::fmt::Debug for Refused {
 }
 
 /// Whether an error only says that there is no space.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -117,6 +117,17 @@ pub(super) enum Record {
     Committed(LogId),
 }
 
+/// Size on disk of a frame with so much content, padding included.
+fn padded(content_bytes: u64) -> u64 {
+    let bytes = u64::from(FRAME_HEADER_BYTES) + content_bytes + 1;
+    bytes.next_multiple_of(u64::from(ALIGN_BYTES))
+}
+
+/// Size on disk of an entry with a payload of this size.
+pub(super) fn entry_frame_bytes(payload_bytes: usize) -> u64 {
+    padded(u64::from(ENTRY_PREFIX_BYTES) + payload_bytes as u64)
+}
+
 impl Record {
     fn kind(&self) -> u8 {
         match self {
@@ -142,8 +153,7 @@ impl Record {
 
     /// Size on disk, padding included.
     pub(super) fn frame_bytes(&self) -> u64 {
-        let bytes = u64::from(FRAME_HEADER_BYTES) + self.content_bytes() + 1;
-        bytes.next_multiple_of(u64::from(ALIGN_BYTES))
+        padded(self.content_bytes())
     }
 
     /// Appends the frame to `out`.

@@ -52,7 +52,7 @@ pub(super) enum Class {
     Hint,
 }
 
-/// So many spare segments are missing for a request.
+/// A request needs so many spare segments, more than there are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SparesMissing(pub(super) u32);
 
@@ -238,20 +238,24 @@ impl State {
         }
     }
 
-    /// How many segments the records need beyond the current one and the spares.
-    fn spares_missing(&self, records: &[Record], class: Class) -> u32 {
+    /// How many spares must be there for frames of these sizes; `None` when they fit what is there.
+    pub(super) fn room_missing(
+        &self,
+        frames: impl IntoIterator<Item = u64>,
+        class: Class,
+    ) -> Option<SparesMissing> {
         let mut offset = u64::from(self.offset);
         let mut limit = self.limit(self.capacity, class);
         let mut rolls: u32 = 0;
-        for record in records {
-            if limit < offset + record.frame_bytes() {
+        for frame_bytes in frames {
+            if limit < offset + frame_bytes {
                 rolls = rolls.saturating_add(1);
                 offset = u64::from(Sizes::head_end());
                 limit = self.limit(self.sizes.segment_bytes, class);
             }
-            offset += record.frame_bytes();
+            offset += frame_bytes;
         }
-        rolls.saturating_sub(self.spares)
+        (self.spares < rolls).then_some(SparesMissing(rolls))
     }
 
     /// Accepts the records, which `check` must have allowed one after another, and says what to
@@ -261,9 +265,8 @@ impl State {
         records: Vec<Record>,
         class: Class,
     ) -> Result<Vec<Step>, SparesMissing> {
-        let missing = self.spares_missing(&records, class);
-        if missing != 0 {
-            return Err(SparesMissing(missing.saturating_add(self.spares)));
+        if let Some(missing) = self.room_missing(records.iter().map(Record::frame_bytes), class) {
+            return Err(missing);
         }
         let mut steps = Vec::with_capacity(records.len());
         for record in records {

@@ -179,6 +179,32 @@ fn a_full_disk_refuses_entries_whole_keeps_room_for_votes_and_heals() {
 }
 
 #[test]
+fn entries_that_room_was_made_for_are_taken_by_a_full_disk() {
+    let disk = MemoryDisk::default();
+    let (wal, _) = open(&disk).unwrap();
+    let sizes = [1000, 5000, 3000, 900, 7000, 40, 6000];
+    let mut next = 0;
+    loop {
+        disk.limit_bytes(None);
+        block_on(wal.make_room(&sizes)).unwrap();
+        disk.limit_bytes(Some(disk.used_bytes()));
+        for bytes in sizes {
+            append(&wal, next, bytes).unwrap();
+            next += 1;
+        }
+        if 20 * sizes.len() as u64 <= next {
+            break;
+        }
+    }
+    while block_on(wal.make_room(&sizes)).is_ok() {
+        append(&wal, next, 1000).unwrap();
+        next += 1;
+    }
+    assert_eq!(wal.health(), WalHealth::DiskFull);
+    assert_eq!(wal.entries(), 0..next);
+}
+
+#[test]
 fn after_a_failed_fsync_everything_is_refused() {
     let disk = small_log();
     let (wal, _) = open(&disk).unwrap();

@@ -66,6 +66,10 @@ impl BlockCache for MokaCache {
         self.blocks.run_pending_tasks().await;
     }
 
+    async fn remove(&self, key: &BlockKey) {
+        self.blocks.invalidate(key).await;
+    }
+
     fn held_bytes(&self) -> u64 {
         self.blocks.weighted_size()
     }
@@ -130,6 +134,10 @@ impl BlockCache for LruCache {
             let oldest = *state.by_use.first_key_value().expect("bytes are held by blocks").1;
             state.remove(&oldest);
         }
+    }
+
+    async fn remove(&self, key: &BlockKey) {
+        self.state().remove(key);
     }
 
     fn held_bytes(&self) -> u64 {

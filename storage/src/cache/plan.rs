@@ -40,6 +40,21 @@ pub fn plan_blocks(
     })
 }
 
+/// How much memory the answer to a read of `range` keeps: a slice keeps its whole block, while a
+/// range over several blocks is gathered into bytes of its own. A range that does not lie inside
+/// the object is never read, and counts as its length.
+pub fn kept_bytes(name: ObjectName, object_bytes: u64, range: Range<u64>) -> u64 {
+    let own_bytes = range.end.saturating_sub(range.start);
+    if object_bytes < range.end {
+        return own_bytes;
+    }
+    let mut blocks = plan_blocks(name, object_bytes, range);
+    match (blocks.next(), blocks.next()) {
+        (Some(only), None) => only.range.end - only.range.start,
+        _ => own_bytes,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -69,6 +84,10 @@ mod tests {
             prop_assert!(joined);
             let whole = !merged && object_bytes <= WHOLE_OBJECT_BYTES_MAX;
             prop_assert!(!whole || blocks.len() == 1 && blocks[0].range == (0..object_bytes));
+            let kept = kept_bytes(name(merged), object_bytes, range.clone());
+            let own = range.end - range.start;
+            let block = blocks[0].range.end - blocks[0].range.start;
+            prop_assert_eq!(kept, if blocks.len() == 1 { block } else { own });
         }
     }
 }

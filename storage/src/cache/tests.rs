@@ -122,6 +122,61 @@ async fn a_written_object_is_read_without_a_get() {
 }
 
 #[tokio::test]
+async fn a_written_object_is_there_before_its_insert_has_run() {
+    for catch_up in [false, true] {
+        let store = Arc::new(CountingStore::default());
+        let body = object();
+        let whole = Bytes::from(body.concat());
+        let reader = reader(&store);
+        let insert = reader.insert_written(name(1, false), &body);
+        let object_bytes = whole.len() as u64;
+        let read = match catch_up {
+            false => reader.read(name(1, false), object_bytes, 10..20).await,
+            true => reader.read_catch_up(name(1, false), object_bytes, 10..20).await,
+        };
+        assert_eq!(read.unwrap(), whole.slice(10..20));
+        insert.await;
+        assert_eq!((gets(&store), reader.shared.flights.under_way()), (0, 0));
+        assert_eq!(reader.snapshot().tail_bytes, reader.shared.tail.held_bytes());
+        assert!(object_bytes <= reader.snapshot().tail_bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_insert_leaves_the_object_to_the_store() {
+    let store = Arc::new(CountingStore::default());
+    let body = object();
+    store.put(&object_key(&name(1, false)), body.clone()).await.unwrap();
+    let reader = reader(&store);
+    drop(reader.insert_written(name(1, false), &body));
+    let object_bytes = body.iter().map(Bytes::len).sum::<usize>() as u64;
+    reader.read(name(1, false), object_bytes, 0..10).await.unwrap();
+    assert_eq!(gets(&store), 1);
+}
+
+#[tokio::test]
+async fn fetches_under_way_keep_to_their_bound_and_a_scan_does_not_delay_the_tail() {
+    let store = Arc::new(CountingStore::default());
+    let block_bytes = BLOCK_BYTES as usize;
+    for seq in 1..=2 {
+        let body = vec![Bytes::from(vec![seq as u8; block_bytes])];
+        store.put(&object_key(&name(seq, true)), body).await.unwrap();
+    }
+    // Below one block: a single one is fetched all the same.
+    let reader = reader(&store).with_flight_bytes(BLOCK_BYTES / 2);
+    let mut first = Box::pin(reader.read_catch_up(name(1, true), BLOCK_BYTES, 0..1));
+    assert!((&mut first).now_or_never().is_none());
+    let mut second = Box::pin(reader.read_catch_up(name(2, true), BLOCK_BYTES, 0..1));
+    assert!((&mut second).now_or_never().is_none());
+    assert_eq!(gets(&store), 1, "the second waits for the first");
+    drop(second); // A read of the same block joins its flight, whatever it is for.
+    reader.read(name(2, true), BLOCK_BYTES, 0..1).await.unwrap();
+    assert_eq!(gets(&store), 2, "the tail has a bound of its own");
+    assert_eq!(first.await.unwrap()[0], 1);
+    assert_eq!(reader.shared.catch_up_flights.in_use(), 0);
+}
+
+#[tokio::test]
 async fn a_read_across_blocks_is_whole_and_each_block_costs_one_get() {
     let store = Arc::new(CountingStore::default());
     let whole: Vec<u8> = (0..BLOCK_BYTES * 2 + 100).map(|at| (at % 251) as u8).collect();
@@ -149,6 +204,23 @@ async fn damage_in_transit_is_healed_and_damage_in_the_store_is_told() {
     *store.damage.lock().unwrap() = 2;
     let error = reader(&store).read(name(1, false), object_bytes, 0..10).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Corrupt);
+}
+
+#[tokio::test]
+async fn a_forgotten_block_is_fetched_again() {
+    let store = Arc::new(CountingStore::default());
+    let body = object();
+    let object_bytes = body.iter().map(Bytes::len).sum::<usize>() as u64;
+    store.put(&object_key(&name(1, false)), body).await.unwrap();
+    let (tail, history) = (LruCache::new(1 << 20), MokaCache::history(1 << 20));
+    let reader = ObjectReader::new(store.clone(), Arc::new(tail), Arc::new(history));
+    reader.read(name(1, false), object_bytes, 0..10).await.unwrap();
+    reader.forget(name(1, false), object_bytes, 0..10).await;
+    reader.read_catch_up(name(1, false), object_bytes, 0..10).await.unwrap();
+    assert_eq!(gets(&store), 2);
+    reader.forget(name(1, false), object_bytes, 0..10).await;
+    reader.read_catch_up(name(1, false), object_bytes, 0..10).await.unwrap();
+    assert_eq!(gets(&store), 3);
 }
 
 #[tokio::test]

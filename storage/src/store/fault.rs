@@ -24,6 +24,8 @@ pub enum Fault {
     None,
     /// Fails without an effect.
     Refuse,
+    /// Says 503 without an effect, which nobody can know.
+    SlowDown,
     /// Takes effect, and the answer is lost.
     LoseAnswer,
     /// Never answers and has no effect.
@@ -78,6 +80,11 @@ impl<S: Store> FaultStore<S> {
             Fault::Refuse => {
                 let (outcome, condition) = (Outcome::Unavailable, StoreCondition::Busy);
                 Err(operation.error(outcome, condition, "scripted refusal"))
+            }
+            Fault::SlowDown => {
+                let is_read = matches!(operation.name, "get" | "list");
+                let outcome = if is_read { Outcome::Unavailable } else { Outcome::Indefinite };
+                Err(operation.error(outcome, StoreCondition::Busy, "scripted 503 SlowDown"))
             }
             Fault::LoseAnswer => {
                 drop(request.await);

@@ -21,6 +21,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::{Listed, Store, key::Operation};
 use crate::error::{Outcome, StoreCondition, StoreError};
@@ -33,10 +34,15 @@ const STAGING: &str = ".staging";
 /// A folder made for a put may be removed by a delete before the rename; then it is made again.
 const FOLDER_ATTEMPTS: usize = 16;
 
+/// Operations on the disk at once. On a disk that hangs they outlive their callers, each with its
+/// thread and its body; the others wait where dropping them frees everything.
+const UNDER_WAY_MAX: usize = 64;
+
 /// A store in a folder.
 #[derive(Debug)]
 pub struct FileStore {
     folder: Arc<Folder>,
+    under_way: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -67,7 +73,8 @@ impl FileStore {
         remove_leftovers(&staging)?;
         let process = std::process::id();
         let folder = Folder { root, staging, process, next_staged: AtomicU64::new(0) };
-        Ok(Self { folder: Arc::new(folder) })
+        let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        Ok(Self { folder: Arc::new(folder), under_way })
     }
 
     /// Runs `work` on a thread that may block. It runs to its end also when the caller goes away.
@@ -76,9 +83,14 @@ impl FileStore {
         operation: Operation<'_>,
         work: impl FnOnce(&Folder) -> Result<T, Failed> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.under_way).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
         let folder = Arc::clone(&self.folder);
         #[expect(clippy::disallowed_methods, reason = "this store is the seam to the file system")]
-        let task = tokio::task::spawn_blocking(move || work(&folder));
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit; // Until the work ends, not until its caller does.
+            work(&folder)
+        });
         match task.await {
             Ok(result) => result.map_err(|failed| failed.into_error(operation)),
             Err(stopped) => {
@@ -353,3 +365,6 @@ fn remove_leftovers(staging: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

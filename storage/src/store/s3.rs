@@ -4,35 +4,37 @@
 //! are not signed; a checksum header that the store verifies guards them instead.
 //!
 //! # Not here
-//! Making buckets, lifecycle rules, credentials from profiles.
+//! Making buckets, lifecycle rules.
 
-use std::{fmt, ops::Range, sync::Arc, time::Duration};
+use std::{fmt, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-    RetryConfig,
-    aws::{AmazonS3, AmazonS3Builder, Checksum, S3ConditionalPut},
-    path::Path,
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, aws::AmazonS3, path::Path,
 };
 
+pub use self::environment::SettingsRefused;
+use self::{classify::Intent, environment::World, setup::OperationClass};
 use super::{Listed, Store, key::Operation};
 use crate::error::{Outcome, StoreCondition, StoreError};
 
+mod answer;
 mod classify;
+mod credentials;
+mod environment;
+mod profile;
+mod setup;
 
 /// Bulk deletes ask for this many keys, the most that S3 takes.
 const DELETE_KEYS_MAX: usize = 1000;
 
-/// A connection that takes longer than this goes to a dead address.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// No store has larger objects, and some pass over a range header with larger numbers.
+const OBJECT_BYTES_MAX: u64 = 1 << 50;
 
-/// Idle connections are closed by stores and balancers; ours go first.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Where the bucket is and how to sign. What is `None` comes from the SDK's credential chain.
+/// Where the bucket is and how to sign. What is `None` comes from the
+/// environment, see [`S3Store::from_environment`].
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct S3Options {
     /// The bucket.
@@ -51,7 +53,7 @@ pub struct S3Options {
     pub session_token: Option<String>,
     /// Whether the bucket is part of the host name rather than of the path.
     pub virtual_hosted: bool,
-    /// Whether plain HTTP is allowed.
+    /// Whether plain HTTP is allowed; an endpoint that says `http://` allows it too.
     pub allow_http: bool,
 }
 
@@ -71,7 +73,7 @@ impl fmt::Debug for S3Options {
     }
 }
 
-/// Options that make no client.
+/// Settings that make no client.
 #[derive(Debug, thiserror::Error)]
 #[error("store s3://{bucket} cannot be set up")]
 pub struct S3Refused {
@@ -79,34 +81,18 @@ pub struct S3Refused {
     pub bucket: String,
     /// What is wrong.
     #[source]
-    pub source: object_store::Error,
+    pub source: S3RefusedReason,
 }
 
-/// Each class has its own connections, so that a slow one never queues before another.
-#[derive(Clone, Copy, Debug)]
-enum OperationClass {
-    Put,
-    Get,
-    Admin,
-}
-
-impl OperationClass {
-    /// How long one request may take with its whole body. The decorators' deadlines are shorter;
-    /// this one only frees connections that hang.
-    const fn timeout(self) -> Duration {
-        match self {
-            Self::Put | Self::Admin => Duration::from_secs(60),
-            Self::Get => Duration::from_secs(30),
-        }
-    }
-
-    const fn idle_connections_max(self) -> usize {
-        match self {
-            Self::Put => 64,
-            Self::Get => 128,
-            Self::Admin => 4,
-        }
-    }
+/// Why no client can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum S3RefusedReason {
+    /// Options, environment or profile.
+    #[error(transparent)]
+    Settings(#[from] SettingsRefused),
+    /// The SDK.
+    #[error(transparent)]
+    Sdk(#[from] object_store::Error),
 }
 
 /// A store in a bucket.
@@ -119,12 +105,32 @@ pub struct S3Store {
 }
 
 impl S3Store {
-    /// Sets up the clients. Sends nothing.
+    /// Sets up the clients from `options` alone; without keys, the instance's role signs. Sends
+    /// nothing.
     pub fn new(options: &S3Options) -> Result<Self, S3Refused> {
+        Self::from_environment(options, &|_| None)
+    }
+
+    /// Sets up the clients; what `options` leaves open comes from the environment, which
+    /// `variable` reads, and from the files it names (see the module `environment`). Sends nothing.
+    pub fn from_environment(
+        options: &S3Options,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, S3Refused> {
+        let world = World { variable, read_file: &|path| std::fs::read_to_string(path) };
+        Self::in_world(options, &world)
+            .map_err(|source| S3Refused { bucket: options.bucket.clone(), source })
+    }
+
+    fn in_world(options: &S3Options, world: &World<'_>) -> Result<Self, S3RefusedReason> {
+        let resolved = environment::resolve(options, world)?;
+        let credentials = credentials::provider(
+            resolved.credentials.clone(),
+            &resolved.region,
+            setup::client_options(&resolved)?,
+        )?;
         let client = |class| {
-            build_client(options, class)
-                .map(Arc::new)
-                .map_err(|source| S3Refused { bucket: options.bucket.clone(), source })
+            setup::client(options, &resolved, Arc::clone(&credentials), class).map(Arc::new)
         };
         Ok(Self {
             prefix: options.prefix.clone(),
@@ -159,22 +165,13 @@ impl S3Store {
         for key in keys {
             paths.push(Ok(self.path(Operation { name: "delete", key })?));
         }
-        let mut deleted = self.admin.delete_stream(futures::stream::iter(paths).boxed());
-        let mut first_failure = None;
-        while let Some(result) = deleted.next().await {
-            match result {
-                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) if first_failure.is_none() => first_failure = Some(error),
-                Err(_) => {}
-            }
-        }
-        match first_failure {
-            None => Ok(()),
-            Some(error) => {
-                let key = keys.first().map_or("", String::as_str);
-                Err(classify::write_error(Operation { name: "delete", key }, &error))
-            }
-        }
+        let deleted = self.admin.delete_stream(futures::stream::iter(paths).boxed());
+        let deleted = deleted.try_for_each(|_| std::future::ready(Ok(()))).await;
+        deleted.map_err(|error| {
+            let key = keys.first().map_or("", String::as_str);
+            let operation = Operation { name: "delete", key };
+            classify::store_error(operation, Intent::Write, &error)
+        })
     }
 }
 
@@ -185,7 +182,7 @@ impl Store for S3Store {
         let path = self.path(operation)?;
         let payload = PutPayload::from_iter(body);
         let put = self.puts.put(&path, payload).await;
-        put.map(drop).map_err(|error| classify::write_error(operation, &error))
+        put.map(drop).map_err(|error| classify::store_error(operation, Intent::Write, &error))
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
@@ -193,15 +190,19 @@ impl Store for S3Store {
         let path = self.path(operation)?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = self.admin.put_opts(&path, PutPayload::from_bytes(body), options).await;
-        put.map(drop).map_err(|error| classify::write_error(operation, &error))
+        put.map(drop).map_err(|error| classify::store_error(operation, Intent::Create, &error))
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let operation = Operation { name: "get", key };
         let path = self.path(operation)?;
         operation.check_range(&range)?;
-        let got = self.gets.get_range(&path, range.clone()).await;
-        let bytes = got.map_err(|error| classify::read_error(operation, &error))?;
+        if OBJECT_BYTES_MAX <= range.start {
+            return Err(operation.short(&range, 0));
+        }
+        let asked = range.start..range.end.min(OBJECT_BYTES_MAX);
+        let got = self.gets.get_range(&path, asked).await;
+        let bytes = got.map_err(|error| classify::store_error(operation, Intent::Read, &error))?;
         let got_bytes = bytes.len() as u64;
         if got_bytes != range.end - range.start {
             return Err(operation.short(&range, got_bytes));
@@ -212,7 +213,7 @@ impl Store for S3Store {
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         let operation = Operation { name: "get", key };
         let path = self.path(operation)?;
-        let failed = |error| classify::read_error(operation, &error);
+        let failed = |error| classify::store_error(operation, Intent::Read, &error);
         self.gets.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)
     }
 
@@ -247,53 +248,13 @@ impl Store for S3Store {
             .take(limit)
             .try_collect()
             .await
-            .map_err(|error| classify::read_error(operation, &error))?;
+            .map_err(|error| classify::store_error(operation, Intent::Read, &error))?;
         let listed = metas.into_iter().filter_map(|meta| {
             let key = self.key_of(&meta.location)?;
             Some(Listed { key, size_bytes: meta.size })
         });
         Ok(listed.collect())
     }
-}
-
-/// A method of the SDK's builder that takes one setting.
-type SetOption = fn(AmazonS3Builder, String) -> AmazonS3Builder;
-
-fn build_client(
-    options: &S3Options,
-    class: OperationClass,
-) -> Result<AmazonS3, object_store::Error> {
-    let client = ClientOptions::new()
-        .with_allow_http(options.allow_http)
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_timeout(class.timeout())
-        .with_pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        .with_pool_max_idle_per_host(class.idle_connections_max());
-    let no_retries = RetryConfig {
-        backoff: BackoffConfig::default(),
-        max_retries: 0,
-        retry_timeout: class.timeout(),
-    };
-    // The SDK's own credential chain reads the environment; nothing else here does.
-    let mut builder = AmazonS3Builder::from_env()
-        .with_client_options(client)
-        .with_bucket_name(&options.bucket)
-        .with_allow_http(options.allow_http)
-        .with_virtual_hosted_style_request(options.virtual_hosted)
-        .with_unsigned_payload(true)
-        .with_checksum_algorithm(Checksum::CRC64NVME)
-        .with_conditional_put(S3ConditionalPut::ETagMatch)
-        .with_retry(no_retries);
-    let set = |builder, value: &Option<String>, with: SetOption| match value {
-        Some(value) => with(builder, value.clone()),
-        None => builder, // Left to the credential chain.
-    };
-    builder = set(builder, &options.endpoint, AmazonS3Builder::with_endpoint);
-    builder = set(builder, &options.region, AmazonS3Builder::with_region);
-    builder = set(builder, &options.access_key_id, AmazonS3Builder::with_access_key_id);
-    builder = set(builder, &options.secret_access_key, AmazonS3Builder::with_secret_access_key);
-    builder = set(builder, &options.session_token, AmazonS3Builder::with_token);
-    builder.build()
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -32,6 +34,8 @@ func main() {
 		count, err := strconv.Atoi(args[4])
 		check(err)
 		consume(args[1], args[2], args[3], count)
+	case "group":
+		group(args[1], args[2], args[3], args[4])
 	case "program":
 		program(args[1], args[2], args[3])
 	}
@@ -134,6 +138,51 @@ func consume(bootstrap, topic, group string, count int) {
 			key, value, headers, message.Time.UnixMilli(), message.Offset)
 	}
 	check(out.Flush())
+	check(reader.Close())
+}
+
+// group reads as a member of a group until the file `stop` exists, then leaves. It prints
+// "assigned P,P" at each rebalance and "record P OFFSET VALUE" once a record is committed.
+func group(bootstrap, topic, group, stop string) {
+	partition := regexp.MustCompile(`partition:(\d+)`)
+	// A Reader tells its assignment in its log only.
+	logger := kafka.LoggerFunc(func(format string, args ...interface{}) {
+		line := fmt.Sprintf(format, args...)
+		if !strings.HasPrefix(line, "subscribed to topics and partitions") {
+			return
+		}
+		var partitions []string
+		for _, match := range partition.FindAllStringSubmatch(line, -1) {
+			partitions = append(partitions, match[1])
+		}
+		fmt.Println("assigned " + strings.Join(partitions, ","))
+	})
+	reader := kafka.NewReader(kafka.ReaderConfig{
+		Brokers: []string{bootstrap}, GroupID: group, Topic: topic, StartOffset: kafka.FirstOffset,
+		GroupBalancers: []kafka.GroupBalancer{kafka.RangeGroupBalancer{}},
+		MinBytes:       1, MaxBytes: 10e6, MaxWait: 500 * time.Millisecond,
+		SessionTimeout: 6 * time.Second, HeartbeatInterval: 500 * time.Millisecond,
+		Logger: logger, ErrorLogger: log.Default(),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		for {
+			if _, err := os.Stat(stop); err == nil {
+				cancel()
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	for {
+		message, err := reader.FetchMessage(ctx)
+		if err != nil && ctx.Err() != nil {
+			break
+		}
+		check(err)
+		check(reader.CommitMessages(context.Background(), message))
+		fmt.Printf("record %d %d %s\n", message.Partition, message.Offset, message.Value)
+	}
 	check(reader.Close())
 }
 

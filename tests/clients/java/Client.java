@@ -5,16 +5,21 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Base64;
+import java.util.Collection;
 import java.util.List;
 import java.util.Properties;
 import java.util.concurrent.Future;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Collectors;
+import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
@@ -28,6 +33,8 @@ public final class Client {
     public static void main(String[] args) throws Exception {
         if (args[0].equals("produce")) {
             produce(args[1], args[2], args[3], args[4]);
+        } else if (args[0].equals("group")) {
+            group(args[1], args[2], args[3], args[4]);
         } else {
             consume(args[1], args[2], args[3], Integer.parseInt(args[4]));
         }
@@ -92,6 +99,54 @@ public final class Client {
             }
         }
         System.out.print(out);
+    }
+
+    /**
+     * Reads as a member of a group until the file `stop` exists, then leaves. Prints
+     * "assigned P,P" at each rebalance and "record P OFFSET VALUE" once a record is committed.
+     */
+    private static void group(String bootstrap, String topic, String group, String stop) {
+        Properties settings = new Properties();
+        settings.put("bootstrap.servers", bootstrap);
+        settings.put("group.id", group);
+        settings.put("auto.offset.reset", "earliest");
+        settings.put("enable.auto.commit", "false");
+        settings.put("partition.assignment.strategy",
+            "org.apache.kafka.clients.consumer.RangeAssignor");
+        settings.put("session.timeout.ms", "6000");
+        settings.put("heartbeat.interval.ms", "500");
+        // Else it forgets its topics while its only broker is away, and as leader rebalances.
+        settings.put("metadata.recovery.strategy", "none");
+        try (var consumer = new KafkaConsumer<>(
+                settings, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
+            consumer.subscribe(List.of(topic), new ConsumerRebalanceListener() {
+                @Override
+                public void onPartitionsRevoked(Collection<TopicPartition> partitions) {}
+
+                @Override
+                public void onPartitionsAssigned(Collection<TopicPartition> partitions) {
+                    say("assigned " + partitions.stream()
+                        .map(one -> String.valueOf(one.partition()))
+                        .collect(Collectors.joining(",")));
+                }
+            });
+            while (!Files.exists(Path.of(stop))) {
+                ConsumerRecords<byte[], byte[]> records = consumer.poll(Duration.ofMillis(100));
+                if (records.isEmpty()) {
+                    continue;
+                }
+                consumer.commitSync();
+                for (ConsumerRecord<byte[], byte[]> record : records) {
+                    say("record " + record.partition() + " " + record.offset() + " "
+                        + new String(record.value()));
+                }
+            }
+        }
+    }
+
+    private static void say(String line) {
+        System.out.println(line);
+        System.out.flush();
     }
 
     private static void print(StringBuilder out, ConsumerRecord<byte[], byte[]> record) {

@@ -81,6 +81,36 @@ def consume(bootstrap, topic, group, count):
     consumer.close()
 
 
+def group(bootstrap, topic, name, stop_path):
+    """Reads as a member of a group until the file `stop_path` exists, then leaves. Prints
+    "assigned P,P" at each rebalance and "record P OFFSET VALUE" once a record is committed."""
+    consumer = Consumer({
+        "bootstrap.servers": bootstrap,
+        "group.id": name,
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": False,
+        "partition.assignment.strategy": "range",
+        "session.timeout.ms": 6000,
+        "heartbeat.interval.ms": 500,
+        "reconnect.backoff.max.ms": 500,
+    })
+
+    def assigned(_, partitions):
+        print("assigned", ",".join(str(one.partition) for one in partitions), flush=True)
+
+    consumer.subscribe([topic], on_assign=assigned)
+    while not os.path.exists(stop_path):
+        message = consumer.poll(0.1)
+        if message is None:
+            continue
+        if message.error():
+            print(message.error(), file=sys.stderr)
+            continue
+        consumer.commit(message=message, asynchronous=False)
+        print("record", message.partition(), message.offset(), message.value().decode(), flush=True)
+    consumer.close()
+
+
 def stream(bootstrap, topic, rate, stop_path):
     """Sends numbered values until the file `stop_path` exists; prints "value offset" of each
     acknowledged one. Idempotent, so a retry must never show up as a second record."""
@@ -118,6 +148,8 @@ if __name__ == "__main__":
     command, bootstrap, topic, third, fourth = sys.argv[1:]
     if command == "stream":
         stream(bootstrap, topic, int(third), fourth)
+    elif command == "group":
+        group(bootstrap, topic, third, fourth)
     elif command == "produce":
         produce(bootstrap, topic, third, fourth)
     else:

@@ -35,6 +35,7 @@ fn plan(from: i64, bytes_max: usize, bound: i64) -> PartitionPlan {
         offset: offset(from),
         bytes_max,
         runs: &runs,
+        rows_follow: false,
         bound: offset(bound),
     })
 }
@@ -43,6 +44,21 @@ fn plan(from: i64, bytes_max: usize, bound: i64) -> PartitionPlan {
 fn the_row_that_holds_the_offset_comes_first() {
     assert_eq!(plan(25, 1, 100).runs[0].offsets.base, offset(20));
     assert_eq!(plan(30, 1, 100).runs[0].offsets.base, offset(30));
+}
+
+#[test]
+fn an_offset_in_a_hole_gives_the_row_behind_it() {
+    let mut rows = runs(4);
+    rows.remove(1);
+    let (offset, bound) = (offset(15), offset(40));
+    let plan = plan_partition(&PartitionInput {
+        offset,
+        bytes_max: 1,
+        runs: &rows,
+        rows_follow: false,
+        bound,
+    });
+    assert_eq!(plan.runs, rows[1..2]);
 }
 
 #[test]
@@ -64,7 +80,7 @@ fn nothing_at_or_beyond_the_bound_is_read() {
 #[test]
 fn the_first_partition_gives_something_whatever_the_limits_and_later_ones_do_not() {
     let mut plans = vec![plan(100, 10, 100), plan(0, 10, 100), plan(0, 10, 100)];
-    share_bytes(&mut plans, 0);
+    assert_eq!(share_bytes(&mut plans, 0), Some(1));
     let rows: Vec<usize> = plans.iter().map(|plan| plan.runs.len()).collect();
     assert_eq!(rows, [0, 1, 0]);
 }
@@ -76,4 +92,46 @@ fn later_partitions_get_what_is_left() {
     let limits: Vec<usize> = plans.iter().map(|plan| plan.bytes_max).collect();
     assert_eq!((limits[0], limits[1]), (3000, 1000));
     assert!(plans[2].runs.is_empty());
+}
+
+#[test]
+fn rows_that_end_before_the_bound_say_that_more_follows() {
+    let runs = runs(2);
+    let plan = |offset_value, rows_follow, bound| {
+        let (offset, bound) = (offset(offset_value), offset(bound));
+        plan_partition(&PartitionInput { offset, bytes_max: 10, runs: &runs, rows_follow, bound })
+    };
+    assert!(plan(0, true, 100).more);
+    assert!(!plan(0, false, 100).more);
+    assert!(!plan(0, true, 20).more);
+}
+
+#[test]
+fn what_a_row_holds_below_the_offset_never_lets_an_answer_grow_beyond_its_limit() {
+    // Its last batch may be all of the row, whatever the share of its records says.
+    let mut plans = vec![plan(9, 1000, 10), plan(0, 1000, 100)];
+    share_bytes(&mut plans, 1000);
+    assert_eq!(plans[0].bytes_max, 1000);
+    assert!(plans[1].runs.is_empty());
+}
+
+#[test]
+fn rows_of_which_a_slice_keeps_too_much_count_as_their_copy_and_others_as_their_block() {
+    let mut row = runs(1)[0];
+    for (object_bytes, held) in [(3999, 3999), (4000, 4000), (4001, 1000)] {
+        row.object_bytes = object_bytes;
+        let plan = PartitionPlan { runs: vec![row], ..plan(0, 1, 0) };
+        assert_eq!(plan.held_bytes_max(), held, "{object_bytes}");
+    }
+}
+
+#[test]
+fn an_answer_keeps_to_the_memory_there_is_but_for_its_first_row() {
+    // Rows of 1000 bytes of objects of 1 MB: copied.
+    let mut plans = vec![plan(0, 3000, 100), plan(0, 3000, 100), plan(0, 1000, 100)];
+    assert_eq!(share_memory(&mut plans, 4999), 4000);
+    let rows: Vec<usize> = plans.iter().map(|plan| plan.runs.len()).collect();
+    assert_eq!(rows, [3, 1, 0]);
+    let mut plans = vec![plan(0, 3000, 100), plan(0, 3000, 100)];
+    assert_eq!(share_memory(&mut plans, 10), 1000);
 }

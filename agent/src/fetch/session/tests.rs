@@ -17,8 +17,8 @@ fn told(high_watermark: i64) -> Told {
 }
 
 /// A connection with session 7 over partitions 0 to 2, all told.
-fn opened() -> ConnectionSessions {
-    let mut sessions = ConnectionSessions::default();
+fn opened() -> Sessions {
+    let mut sessions = Sessions::default();
     let asked = (0..3).map(|index| (key(index), ASKED)).collect();
     let (context, wanted) =
         sessions.begin(request(0, 0), 7, asked, std::iter::empty()).expect("opens");
@@ -30,7 +30,7 @@ fn opened() -> ConnectionSessions {
 }
 
 fn resume(
-    sessions: &mut ConnectionSessions,
+    sessions: &mut Sessions,
     epoch: i32,
 ) -> Result<(Context, Vec<(PartitionKey, Asked)>), ErrorCode> {
     sessions.begin(request(7, epoch), 8, Vec::new(), std::iter::empty())
@@ -100,11 +100,36 @@ fn a_session_that_forgets_everything_is_gone() {
 
 #[test]
 fn sessions_of_a_connection_are_bounded() {
-    let mut sessions = ConnectionSessions::default();
+    let mut sessions = Sessions::default();
     let opened = (1..100).filter(|id| {
         let asked = vec![(key(0), ASKED)];
         let begun = sessions.begin(request(0, 0), *id, asked, std::iter::empty());
         matches!(begun, Ok((Context::Opened(_), _)))
     });
     assert_eq!(opened.count(), SESSIONS_MAX);
+}
+
+#[test]
+fn sessions_of_all_connections_share_their_room_and_give_it_back() {
+    let room = SessionRoom::new(5);
+    let open = |count| {
+        let mut sessions = Sessions::new(room.clone());
+        let asked = (0..count).map(|index| (key(index), ASKED)).collect();
+        let begun = sessions.begin(request(0, 0), 7, asked, std::iter::empty());
+        (sessions, begun.expect("is served").0)
+    };
+    let (mut first, context) = open(3);
+    assert_eq!(context, Context::Opened(7));
+    assert_eq!(open(3).1, Context::Full, "there is no room, so it is served without");
+    let grown = (3..6).map(|index| (key(index), ASKED)).collect();
+    let refused = first.begin(request(7, 1), 8, grown, std::iter::empty());
+    assert_eq!(refused, Err(ErrorCode::FetchSessionIdNotFound));
+    let (mut second, context) = open(5);
+    assert_eq!(context, Context::Opened(7), "the room of the first is free again");
+    let forgotten = (0..2).map(key);
+    assert!(second.begin(request(7, 1), 8, Vec::new(), forgotten).is_ok());
+    let (third, context) = open(2);
+    assert_eq!(context, Context::Opened(7));
+    drop((second, third));
+    assert_eq!(room.held.load(Ordering::Relaxed), 0);
 }

@@ -5,12 +5,12 @@ use aquifer_storage::{
     model::{CommitSeq, LogIndex, SessionId},
     seam::Seams,
 };
-use futures::{Stream, StreamExt, stream};
-use tokio::sync::{mpsc, oneshot};
+use futures::{Stream, StreamExt, future, stream};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::{CommitStream, Grpc, Heard, WatchStream};
+use super::{CommitStream, Grpc, Heard, WatchStream, opened_up};
 use crate::{
     codec::{
         CodecError, commit_reply_from_proto, part::part_to_proto, watch_event_from_proto,
@@ -22,13 +22,15 @@ use crate::{
         commit_stream_request::Request as CommitAsk, watch_stream_reply::Reply as WatchKind,
         watch_stream_request::Request as WatchAsk,
     },
-    watch::WatchEvent,
+    watch::{Taken, WatchEvent, WatchRequest},
 };
 
 /// Messages buffered on either side, as in process: more only grows latency.
 const COMMITS_MAX: usize = 256;
 const WATCH_REQUESTS_MAX: usize = 1024;
 const WATCH_EVENTS_MAX: usize = 256;
+/// Reports not yet sent: the next one says more, so few are enough.
+const REPORTS_MAX: usize = 4;
 
 /// A stream that was accepted.
 pub(super) struct Opened<Ask, Reply> {
@@ -65,10 +67,11 @@ pub(super) async fn commits(
     let (end, body) = body(open, parts, |part| proto::CommitStreamRequest {
         request: Some(CommitAsk::Part(part_to_proto(&part))),
     });
-    let mut incoming = grpc.commits(body).await?.into_inner();
+    let (lineage, mut incoming) = opened_up(grpc.commits(body).await?);
     Ok(match first(&mut incoming).await?.reply {
         Some(CommitKind::Opened(opened)) => Heard {
             cluster_id: opened.cluster_id,
+            lineage,
             reply: Some(Ok(Opened { outgoing, incoming, _body: end })),
         },
         Some(CommitKind::Refusal(refusal)) => refused(refusal),
@@ -76,36 +79,54 @@ pub(super) async fn commits(
     })
 }
 
+/// A watch stream that was accepted.
+pub(super) struct OpenedWatch {
+    opened: Opened<WatchRequest, proto::WatchStreamReply>,
+    reports: mpsc::Sender<proto::WatchStreamOpen>,
+}
+
+fn watch_ask(request: WatchAsk) -> proto::WatchStreamRequest {
+    proto::WatchStreamRequest { request: Some(request) }
+}
+
 /// Opens a watch stream at a node.
 pub(super) async fn watch(
     mut grpc: Grpc,
     caller: Option<Caller>,
     (seen, session): (LogIndex, Option<SessionId>),
-) -> Result<Heard<Opened<crate::watch::WatchRequest, proto::WatchStreamReply>>, Status> {
+) -> Result<Heard<OpenedWatch>, Status> {
     let (outgoing, requests) = mpsc::channel(WATCH_REQUESTS_MAX);
+    let (reports, reported) = mpsc::channel(REPORTS_MAX);
     let session = session.map(SessionId::value);
     let open = proto::WatchStreamOpen { caller, seen: seen.value(), session };
-    let open = proto::WatchStreamRequest { request: Some(WatchAsk::Open(open)) };
-    let (end, body) = body(open, requests, |request| proto::WatchStreamRequest {
-        request: Some(WatchAsk::Watch(watch_request_to_proto(&request))),
-    });
-    let mut incoming = grpc.watch(body).await?.into_inner();
+    let (end, ended) = oneshot::channel();
+    // The body ends with the caller's requests, whatever may still be reported.
+    let requests = ReceiverStream::new(requests)
+        .map(|request| Some(WatchAsk::Watch(watch_request_to_proto(&request))))
+        .chain(stream::iter([None]));
+    let reported = ReceiverStream::new(reported).map(|open| Some(WatchAsk::Open(open)));
+    let body = stream::iter([Some(WatchAsk::Open(open))])
+        .chain(stream::select(requests, reported))
+        .scan((), |(), ask| future::ready(ask.map(watch_ask)))
+        .take_until(ended);
+    let (lineage, mut incoming) = opened_up(grpc.watch(body).await?);
     Ok(match first(&mut incoming).await?.reply {
-        Some(WatchKind::Opened(opened)) => Heard {
-            cluster_id: opened.cluster_id,
-            reply: Some(Ok(Opened { outgoing, incoming, _body: end })),
-        },
+        Some(WatchKind::Opened(opened)) => {
+            let cluster_id = opened.cluster_id;
+            let opened = Opened { outgoing, incoming, _body: end };
+            Heard { cluster_id, lineage, reply: Some(Ok(OpenedWatch { opened, reports })) }
+        }
         Some(WatchKind::Refusal(refusal)) => refused(refusal),
         Some(WatchKind::Event(_)) | None => unreadable(),
     })
 }
 
 fn refused<T>(refusal: proto::Refusal) -> Heard<T> {
-    Heard { cluster_id: String::new(), reply: Some(Err(refusal)) }
+    Heard { cluster_id: String::new(), lineage: None, reply: Some(Err(refusal)) }
 }
 
 fn unreadable<T>() -> Heard<T> {
-    Heard { cluster_id: String::new(), reply: None }
+    Heard { cluster_id: String::new(), lineage: None, reply: None }
 }
 
 async fn first<T>(incoming: &mut Streaming<T>) -> Result<T, Status> {
@@ -123,13 +144,41 @@ impl Opened<crate::machine::command::CommitPart, proto::CommitStreamReply> {
     }
 }
 
-impl Opened<crate::watch::WatchRequest, proto::WatchStreamReply> {
+impl OpenedWatch {
     /// Starts the stream's task.
-    pub(super) fn run(self, seams: &Seams) -> WatchStream {
+    pub(super) fn run(
+        self,
+        session: watch::Receiver<Option<SessionId>>,
+        seams: &Seams,
+    ) -> WatchStream {
         let (told, events) = mpsc::channel(WATCH_EVENTS_MAX);
-        let Self { outgoing, incoming, _body: end } = self;
-        seams.spawn("watch", carry(incoming, told, watch_event, end));
+        let Self { opened: Opened { outgoing, incoming, _body: end }, reports } = self;
+        let reporter = Reporter { taken: Taken::default(), session, reports };
+        seams.spawn("watch", carry_watch(incoming, told, reporter, end));
         WatchStream { requests: outgoing, events }
+    }
+}
+
+/// Says on a watch stream how far the agent took in the catalog.
+struct Reporter {
+    taken: Taken,
+    session: watch::Receiver<Option<SessionId>>,
+    reports: mpsc::Sender<proto::WatchStreamOpen>,
+}
+
+impl Reporter {
+    /// Completes with each report.
+    async fn report(&mut self, events: &mpsc::Sender<WatchEvent>) {
+        tokio::select! {
+            _ = self.taken.step(events) => {}
+            Ok(()) = self.session.changed() => {}
+        }
+        let session = *self.session.borrow_and_update();
+        if let (Some(session), Some(seen)) = (session, self.taken.seen()) {
+            let (session, seen) = (Some(session.value()), seen.value());
+            // Without room the stream is stuck, and a report would not arrive.
+            let _ = self.reports.try_send(proto::WatchStreamOpen { caller: None, seen, session });
+        }
     }
 }
 
@@ -164,7 +213,29 @@ fn watch_event(message: proto::WatchStreamReply) -> Result<WatchEvent, Ended> {
     }
 }
 
-/// Carries messages to the caller until either is gone. Dropping `incoming` resets the stream.
+/// Reads the next message; `None` ends the stream, and was logged.
+fn read_next<Message, T>(
+    message: Result<Option<Message>, Status>,
+    read: fn(Message) -> Result<T, Ended>,
+) -> Option<T> {
+    let message = message.unwrap_or_else(|status| {
+        tracing::debug!(%status, "a metadata stream broke");
+        None
+    })?;
+    match read(message) {
+        Ok(value) => Some(value),
+        Err(Ended::Refused(refusal)) => {
+            tracing::warn!(reason = refusal.reason, "metadata refused a stream");
+            None
+        }
+        Err(Ended::Unreadable(error)) => {
+            tracing::error!(%error, "a metadata stream cannot be read");
+            None
+        }
+    }
+}
+
+/// Carries answers to the caller until either is gone. Dropping `incoming` resets the stream.
 async fn carry<Message, T>(
     mut incoming: Streaming<Message>,
     caller: mpsc::Sender<T>,
@@ -180,28 +251,31 @@ async fn carry<Message, T>(
             message = incoming.message() => message,
             () = caller.closed() => return,
         };
-        let read = match message {
-            Ok(Some(message)) => read(message),
-            Ok(None) => return,
-            Err(status) => {
-                tracing::debug!(%status, "a metadata stream broke");
-                return;
-            }
+        let Some(value) = read_next(message, read) else { return };
+        if caller.send(value).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Carries events, as [`carry`] does answers, and reports how far the caller took them in.
+async fn carry_watch(
+    mut incoming: Streaming<proto::WatchStreamReply>,
+    caller: mpsc::Sender<WatchEvent>,
+    mut reporter: Reporter,
+    end: oneshot::Sender<()>,
+) {
+    let _end = end; // Ends the request's body with this task.
+    loop {
+        let message = tokio::select! {
+            message = incoming.message() => message,
+            () = reporter.report(&caller) => continue,
+            () = caller.closed() => return,
         };
-        match read {
-            Ok(value) => {
-                if caller.send(value).await.is_err() {
-                    return;
-                }
-            }
-            Err(Ended::Refused(refusal)) => {
-                tracing::warn!(reason = refusal.reason, "metadata refused a stream");
-                return;
-            }
-            Err(Ended::Unreadable(error)) => {
-                tracing::error!(%error, "a metadata stream cannot be read");
-                return;
-            }
+        let Some(event) = read_next(message, watch_event) else { return };
+        reporter.taken.sending(&event);
+        if caller.send(event).await.is_err() {
+            return;
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::machine::time::{Elapsed, WallTime};
 
 mod joining;
 mod leaving;
+mod model;
 mod offsets;
 mod statics;
 mod syncing;

@@ -7,15 +7,16 @@ use std::{
 };
 
 use aquifer_storage::{
-    model::{LogIndex, TopicId, TopicPartition},
+    model::{LogIndex, SessionId, TopicId, TopicPartition},
     seam::Seams,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::{Told, WatchHub};
 use crate::{
+    node::followers::Follower,
     raft::state_machine::MachineCell,
-    watch::{WatchEvent, WatchRequest},
+    watch::{Taken, WatchEvent, WatchRequest},
 };
 
 /// An idle stream says this often how far it is true.
@@ -38,6 +39,14 @@ pub struct WatchTask {
     /// Watched partitions and the index the agent holds them at; `None` when told they are gone.
     partitions: BTreeMap<TopicPartition, Option<LogIndex>>,
     groups: BTreeSet<String>,
+    taken: Taken,
+    reporting: Option<Reporting>,
+}
+
+/// An agent in this process, whose progress is seen at the channel itself.
+struct Reporting {
+    follower: Follower,
+    session: watch::Receiver<Option<SessionId>>,
 }
 
 impl Drop for WatchTask {
@@ -52,7 +61,18 @@ impl WatchTask {
         let (id, wake) = hub.subscribe();
         let catalog = LogIndex::default();
         let (partitions, groups) = (BTreeMap::new(), BTreeSet::new());
-        Self { hub, machine, events, id, wake, catalog, partitions, groups }
+        let (taken, reporting) = (Taken::default(), None);
+        Self { hub, machine, events, id, wake, catalog, partitions, groups, taken, reporting }
+    }
+
+    /// Tells `follower` what the taker of the events took in, as `session`.
+    pub fn reporting(
+        mut self,
+        follower: Follower,
+        session: watch::Receiver<Option<SessionId>>,
+    ) -> Self {
+        self.reporting = Some(Reporting { follower, session });
+        self
     }
 
     /// Serves the stream until either end of it is gone.
@@ -69,6 +89,7 @@ impl WatchTask {
                 },
                 () = wake.notified() => self.advance().await,
                 () = seams.sleep(APPLIED_INTERVAL) => self.advance().await,
+                () = self.report() => Ok(()),
             };
             if served.is_err() {
                 return;
@@ -76,8 +97,26 @@ impl WatchTask {
         }
     }
 
-    async fn send(&self, event: WatchEvent) -> Result<(), Closed> {
+    async fn send(&mut self, event: WatchEvent) -> Result<(), Closed> {
+        if self.reporting.is_some() {
+            self.taken.sending(&event);
+        }
         self.events.send(event).await.map_err(|_| Closed)
+    }
+
+    /// Completes with a report of what an agent in this process took in.
+    async fn report(&mut self) {
+        let Some(Reporting { follower, session }) = &mut self.reporting else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = self.taken.step(&self.events) => {}
+            Ok(()) = session.changed() => {}
+        }
+        let session = *session.borrow_and_update();
+        if let (Some(session), Some(seen)) = (session, self.taken.seen()) {
+            follower.took(session, seen);
+        }
     }
 
     async fn serve(&mut self, request: WatchRequest) -> Result<(), Closed> {
@@ -127,7 +166,7 @@ impl WatchTask {
         }
     }
 
-    async fn send_group(&self, group: String) -> Result<(), Closed> {
+    async fn send_group(&mut self, group: String) -> Result<(), Closed> {
         let version = self.machine.lock().state.group_version(&group);
         self.send(WatchEvent::Group { group, version }).await
     }

@@ -1,0 +1,257 @@
+//! Turns plans into an answer: memory first, then the reads, each asked again of metadata when its
+//! object is not there.
+
+use std::{sync::PoisonError, time::Duration};
+
+use aquifer_metadata::machine::effect::{Pointers, Run};
+use aquifer_storage::{
+    budget::BudgetPermit,
+    model::{OffsetRange, TopicPartition},
+    seam::MonoTime,
+};
+use futures::StreamExt;
+
+use super::{
+    FetchAnswer, FetchParams, FetchRefused, Fetched, Fetcher, Look, Stage, Wanted,
+    plan::{PartitionPlan, share_bytes, share_memory},
+    reader::{self, Cutting, ReadFailed},
+};
+use crate::view::Watches;
+
+/// Memory is waited for at least this long, and as long as the client waits.
+const MEMORY_WAIT_MIN: Duration = Duration::from_secs(1);
+/// What a client that found no memory is told to wait: about one answer to a slow reader.
+const STARVED_THROTTLE: Duration = Duration::from_millis(100);
+/// A referenced object that is not there is looked for this often within one request.
+const LOOKS_MAX: usize = 4;
+/// Between looks at an object that is still referenced.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// A fetch that is to be answered now.
+pub(super) struct Job<'a> {
+    pub wanted: &'a [Wanted],
+    pub watches: &'a Watches,
+    pub params: FetchParams,
+    pub deadline: MonoTime,
+}
+
+/// One partition to be read.
+struct Reading<'a> {
+    one: &'a Wanted,
+    watches: &'a Watches,
+    params: FetchParams,
+    at_least_one: bool,
+    pointers: Pointers,
+    plan: PartitionPlan,
+}
+
+/// A read partition and what it holds beyond what was granted before.
+struct Done {
+    fetched: Fetched,
+    held_bytes: u64,
+    more: Option<BudgetPermit>,
+}
+
+impl Fetcher {
+    pub(super) async fn answer(&self, job: Job<'_>, mut stages: Vec<Stage>) -> FetchAnswer {
+        let plans = stages.iter_mut().filter_map(Stage::plan_mut);
+        let first = share_bytes(plans, job.params.bytes_max);
+        let capacity = self.budget.capacity_bytes();
+        let plans = stages.iter_mut().filter_map(Stage::plan_mut);
+        let cost = share_memory(plans, capacity).min(capacity);
+        if cost == 0 {
+            return FetchAnswer::without_records(stages, Duration::ZERO);
+        }
+        let now = self.seams.clock.mono();
+        let wait = job.deadline.since(now).max(MEMORY_WAIT_MIN);
+        let Some(permit) = self.seams.timeout(wait, self.budget.acquire(cost)).await else {
+            self.metrics.starved.inc();
+            return FetchAnswer::without_records(stages, STARVED_THROTTLE);
+        };
+        let permit = permit.expect("at most the capacity is asked");
+        self.read_all(job, stages, first, permit).await
+    }
+
+    async fn read_all(
+        &self,
+        job: Job<'_>,
+        stages: Vec<Stage>,
+        first: Option<usize>,
+        mut permit: BudgetPermit,
+    ) -> FetchAnswer {
+        let Job { wanted, watches, params, .. } = job;
+        let mut partitions = Vec::with_capacity(stages.len());
+        let mut readings = Vec::new();
+        let mut planned = 0;
+        for (one, stage) in wanted.iter().zip(stages) {
+            let (pointers, plan) = match stage {
+                Stage::Planned(pointers, plan) => (pointers, plan),
+                other => {
+                    partitions.push(other.without_records());
+                    continue;
+                }
+            };
+            let at_least_one = first == Some(planned);
+            planned += 1;
+            if plan.runs.is_empty() {
+                partitions.push(Fetched { pointers: Some(pointers), records: Ok(Vec::new()) });
+                continue;
+            }
+            let place = partitions.len();
+            // Only until its read is done, which fills it.
+            partitions.push(Fetched::refused(Some(pointers), FetchRefused::Unavailable));
+            let reading = Reading { one, watches, params, at_least_one, pointers, plan };
+            readings.push(async move {
+                let read = self.seams.timeout(self.limits.read_max, self.read_one(reading)).await;
+                (place, read)
+            });
+        }
+        let mut reads = futures::stream::iter(readings).buffer_unordered(self.limits.reads_max);
+        let mut held_bytes = 0;
+        while let Some((place, read)) = reads.next().await {
+            let Some(Done { fetched, held_bytes: held, more }) = read else { continue };
+            partitions[place] = fetched;
+            held_bytes += held;
+            if let Some(more) = more {
+                permit.merge(more);
+            }
+        }
+        permit.shrink_to(held_bytes);
+        FetchAnswer { partitions, permit: Some(permit), throttle: Duration::ZERO }
+    }
+
+    /// Reads one partition. An object that is not there may have been replaced: metadata is asked,
+    /// and what it names now is read.
+    async fn read_one(&self, mut reading: Reading<'_>) -> Done {
+        let granted = reading.plan.held_bytes_max();
+        let mut more = None;
+        for look in 1..=LOOKS_MAX {
+            let Reading { pointers, plan, at_least_one, .. } = &reading;
+            let gone = match reader::read(&self.reader, plan, pointers, *at_least_one).await {
+                Ok(cutting) => return self.done(&reading, cutting, more),
+                Err(ReadFailed::Refused(refused)) => {
+                    if refused == FetchRefused::Corrupt {
+                        self.metrics.damaged.inc();
+                    }
+                    return Done::refused(Some(*pointers), refused);
+                }
+                Err(ReadFailed::Missing(gone)) => gone,
+            };
+            let known = Some(reading.pointers);
+            let stage = match self.plan_again(&reading).await {
+                Ok(stage) => stage,
+                Err(refused) => return Done::refused(known, refused),
+            };
+            let Stage::Planned(pointers, plan) = stage else {
+                return Done::from(stage.without_records());
+            };
+            let named = plan.runs.iter().find(|run| run.object == gone).copied();
+            (reading.pointers, reading.plan) = (pointers, plan);
+            // A replaced object may be larger. Waiting for memory while holding some could go
+            // round in circles.
+            let surplus = reading.plan.held_bytes_max().saturating_sub(granted);
+            more = self.budget.try_acquire(surplus).ok().flatten();
+            if more.is_none() {
+                return Done::refused(known, FetchRefused::Unavailable);
+            }
+            if let Some(run) = named {
+                self.missed(reading.one.partition, &run);
+                if look < LOOKS_MAX {
+                    self.seams.sleep(LOOK_PAUSE).await;
+                }
+            } else {
+                self.metrics.refreshed.inc();
+            }
+        }
+        Done::refused(Some(reading.pointers), FetchRefused::Unavailable)
+    }
+
+    /// The plan as of an index read after the object was found missing. Without metadata there is
+    /// none, and nothing can be said of the object.
+    async fn plan_again(&self, reading: &Reading<'_>) -> Result<Stage, FetchRefused> {
+        let (bytes_max, runs_max) = (reading.plan.bytes_max, reading.plan.held_bytes_max());
+        self.view.fresh().await.map_err(|error| {
+            tracing::debug!(%error, "cannot ask metadata what became of an object");
+            FetchRefused::Unavailable
+        })?;
+        let Reading { one, watches, params, .. } = reading;
+        let mut look = Look { succeeded: Some(true) };
+        let mut stage = self.plan_one(one, watches, params.isolation, &mut look).await;
+        if let Stage::BelowWindow(_, offset) = stage {
+            stage = self.plan_below_window(one, offset, params.isolation).await;
+        }
+        if let Stage::Planned(_, plan) = &mut stage {
+            plan.bytes_max = plan.bytes_max.min(bytes_max);
+            share_memory([plan], runs_max);
+        }
+        Ok(stage)
+    }
+
+    fn done(&self, reading: &Reading<'_>, cutting: Cutting, more: Option<BudgetPermit>) -> Done {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !missing.is_empty() {
+            for run in &reading.plan.runs[..cutting.rows] {
+                if missing.found(&run.object) {
+                    tracing::warn!(object = %run.object, "an object that was lost is there again");
+                }
+            }
+        }
+        drop(missing);
+        let fetched = Fetched { pointers: Some(reading.pointers), records: Ok(cutting.chunks) };
+        Done { fetched, held_bytes: cutting.held_bytes, more }
+    }
+
+    fn missed(&self, partition: TopicPartition, run: &Run) {
+        let now = self.seams.clock.mono();
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_lost = missing.missed(run.object, now);
+        drop(missing);
+        let (object, OffsetRange { base, next }) = (run.object, run.offsets);
+        if is_lost {
+            self.metrics.lost_objects.inc();
+            tracing::error!(
+                %object, %partition, %base, %next,
+                "DATA LOSS: an object that metadata names has been missing for 30 s"
+            );
+        } else {
+            tracing::debug!(%object, %partition, "an object that metadata names is not there");
+        }
+    }
+}
+
+impl Stage {
+    fn plan_mut(&mut self) -> Option<&mut PartitionPlan> {
+        match self {
+            Self::Planned(_, plan) => Some(plan),
+            Self::Refused(_) | Self::BelowWindow(..) => None,
+        }
+    }
+
+    fn without_records(self) -> Fetched {
+        match self {
+            Self::Refused(fetched) => fetched,
+            Self::BelowWindow(pointers, _) | Self::Planned(pointers, _) => {
+                Fetched { pointers: Some(pointers), records: Ok(Vec::new()) }
+            }
+        }
+    }
+}
+
+impl FetchAnswer {
+    fn without_records(stages: Vec<Stage>, throttle: Duration) -> Self {
+        let partitions = stages.into_iter().map(Stage::without_records).collect();
+        Self { partitions, permit: None, throttle }
+    }
+}
+
+impl Done {
+    fn refused(pointers: Option<Pointers>, refused: FetchRefused) -> Self {
+        Self::from(Fetched::refused(pointers, refused))
+    }
+}
+
+impl From<Fetched> for Done {
+    fn from(fetched: Fetched) -> Self {
+        Self { fetched, held_bytes: 0, more: None }
+    }
+}

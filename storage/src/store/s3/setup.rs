@@ -1,0 +1,180 @@
+//! Builds the SDK's clients: the same for all but their pools and time limits.
+
+use std::time::Duration;
+
+use object_store::{
+    BackoffConfig, Certificate, ClientOptions, RetryConfig,
+    aws::{AmazonS3, AmazonS3Builder, AwsCredentialProvider, Checksum, S3ConditionalPut},
+};
+
+use super::{S3Options, answer::TypedAnswers, environment::Resolved};
+
+/// A connection that takes longer than this goes to a dead address.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Idle connections are closed by stores and balancers; ours go first.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Each class has its own connections, so that a slow one never queues before another.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum OperationClass {
+    Put,
+    Get,
+    Admin,
+}
+
+impl OperationClass {
+    /// How long one request may take with its whole body. The decorators' deadlines are shorter;
+    /// this one only frees connections that hang.
+    const fn timeout(self) -> Duration {
+        match self {
+            Self::Put | Self::Admin => Duration::from_secs(60),
+            Self::Get => Duration::from_secs(30),
+        }
+    }
+
+    const fn idle_connections_max(self) -> usize {
+        match self {
+            Self::Put => 64,
+            Self::Get => 128,
+            Self::Admin => 4,
+        }
+    }
+}
+
+/// The client of one class.
+pub(super) fn client(
+    options: &S3Options,
+    resolved: &Resolved,
+    credentials: AwsCredentialProvider,
+    class: OperationClass,
+) -> object_store::Result<AmazonS3> {
+    let client = client_options(resolved)?
+        .with_allow_http(options.allow_http || uses_http(resolved))
+        .with_timeout(class.timeout())
+        .with_pool_max_idle_per_host(class.idle_connections_max());
+    builder(options, resolved)
+        .with_retry(RetryConfig {
+            backoff: BackoffConfig::default(),
+            max_retries: 0,
+            retry_timeout: class.timeout(),
+        })
+        .with_client_options(client)
+        .with_credentials(credentials)
+        .with_http_connector(TypedAnswers::default())
+        .build()
+}
+
+/// What every client of the process has, also those that fetch credentials.
+pub(super) fn client_options(resolved: &Resolved) -> object_store::Result<ClientOptions> {
+    let mut client = ClientOptions::new()
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_timeout(OperationClass::Get.timeout())
+        .with_pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        // Throughput comes from many connections; one of HTTP/2 is a single queue.
+        .with_http1_only();
+    if let Some(pem) = &resolved.ca_bundle {
+        for certificate in Certificate::from_pem_bundle(pem.as_bytes())? {
+            client = client.with_root_certificate(certificate);
+        }
+    }
+    Ok(client)
+}
+
+/// Everything but connections and credentials. Reads no environment.
+pub(super) fn builder(options: &S3Options, resolved: &Resolved) -> AmazonS3Builder {
+    let builder = AmazonS3Builder::new()
+        .with_bucket_name(&options.bucket)
+        .with_region(&resolved.region)
+        .with_virtual_hosted_style_request(options.virtual_hosted)
+        // The checksum header guards the payload; a second hash in the signature would only cost.
+        .with_unsigned_payload(true)
+        .with_checksum_algorithm(Checksum::CRC64NVME)
+        .with_conditional_put(S3ConditionalPut::ETagMatch);
+    match &resolved.endpoint {
+        None => builder,
+        Some(endpoint) if options.virtual_hosted => {
+            builder.with_endpoint(with_bucket(endpoint, &options.bucket))
+        }
+        Some(endpoint) => builder.with_endpoint(endpoint),
+    }
+}
+
+fn uses_http(resolved: &Resolved) -> bool {
+    resolved.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"))
+}
+
+/// `scheme://host` as `scheme://bucket.host`: the SDK leaves that to its caller.
+fn with_bucket(endpoint: &str, bucket: &str) -> String {
+    match endpoint.split_once("://") {
+        Some((_, host)) if host.starts_with(&format!("{bucket}.")) => endpoint.to_owned(),
+        Some((scheme, host)) => format!("{scheme}://{bucket}.{}", host.trim_end_matches('/')),
+        None => endpoint.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::{ClientConfigKey, aws::AmazonS3ConfigKey as Key};
+
+    use super::{
+        super::environment::{CredentialSource, Keys},
+        *,
+    };
+
+    fn resolved(endpoint: Option<&str>) -> Resolved {
+        Resolved {
+            region: "eu-north-1".to_owned(),
+            endpoint: endpoint.map(str::to_owned),
+            credentials: CredentialSource::Keys(Keys {
+                access_key_id: "id".to_owned(),
+                secret_access_key: "secret".to_owned(),
+                session_token: None,
+            }),
+            ca_bundle: None,
+        }
+    }
+
+    fn options(virtual_hosted: bool) -> S3Options {
+        S3Options { bucket: "water".to_owned(), virtual_hosted, ..S3Options::default() }
+    }
+
+    #[test]
+    fn payloads_are_unsigned_and_carry_a_checksum() {
+        let builder = builder(&options(false), &resolved(None));
+        let value = |key| builder.get_config_value(&key);
+        assert_eq!(value(Key::UnsignedPayload).as_deref(), Some("true"));
+        assert_eq!(value(Key::Checksum).unwrap().to_ascii_lowercase(), "crc64nvme");
+        assert_eq!(value(Key::ConditionalPut).as_deref(), Some("etag"));
+        assert_eq!(value(Key::SkipSignature).as_deref(), Some("false"));
+        assert_eq!(value(Key::Region).as_deref(), Some("eu-north-1"));
+        assert_eq!(value(Key::Bucket).as_deref(), Some("water"));
+    }
+
+    #[test]
+    fn connections_are_http_1_with_limits() {
+        let client = client_options(&resolved(None)).unwrap();
+        assert_eq!(client.get_config_value(&ClientConfigKey::Http1Only).as_deref(), Some("true"));
+        for key in [ClientConfigKey::ConnectTimeout, ClientConfigKey::Timeout] {
+            assert!(client.get_config_value(&key).is_some());
+        }
+    }
+
+    #[test]
+    fn the_bucket_stands_in_the_path_unless_asked_otherwise() {
+        let endpoint = |virtual_hosted, endpoint| {
+            let builder = builder(&options(virtual_hosted), &resolved(Some(endpoint)));
+            builder.get_config_value(&Key::Endpoint).unwrap()
+        };
+        assert_eq!(endpoint(false, "http://s3:1"), "http://s3:1");
+        assert_eq!(endpoint(true, "http://s3:1/"), "http://water.s3:1");
+        assert_eq!(endpoint(true, "https://water.s3"), "https://water.s3");
+    }
+
+    #[test]
+    fn a_bundle_that_is_no_certificate_is_refused() {
+        let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+        let resolved = Resolved { ca_bundle: Some(broken.to_owned()), ..resolved(None) };
+        assert!(client_options(&resolved).is_err());
+    }
+}
