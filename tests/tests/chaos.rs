@@ -17,7 +17,7 @@ use aquifer_tests::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// Kills per run; the full run makes it a hundred.
+/// Kills of each process per run; the full run makes it a hundred.
 fn rounds() -> usize {
     let full = std::env::var("TEST_FULL").is_ok_and(|full| !full.is_empty());
     if full { 100 } else { 10 }
@@ -80,7 +80,7 @@ fn killing_agent_and_metadata_in_turn_loses_and_doubles_nothing() -> anyhow::Res
     let mut metadata = metadata_node(&place, listen)?;
     let mut agent = place.agent(listen)?;
     nothing_is_lost_while(place.kafka, folder.path(), || {
-        for round in 0..rounds() {
+        for round in 0..2 * rounds() {
             sleep(Duration::from_millis(300 + (round as u64 * 137) % 500));
             if round % 2 == 0 {
                 agent.kill()?;
