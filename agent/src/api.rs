@@ -20,7 +20,11 @@ pub mod produce;
 mod sync_group;
 mod topics;
 
-use std::{net::SocketAddr, pin::Pin, sync::atomic::Ordering};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Mutex, PoisonError, atomic::Ordering},
+};
 
 use aquifer_storage::budget::BudgetPermit;
 use bytes::Bytes;
@@ -86,6 +90,16 @@ pub struct Request<'a> {
     pub client_id: &'a str,
     /// The client's address.
     pub peer: SocketAddr,
+    /// What the frame's bytes count against.
+    memory: &'a Mutex<Option<BudgetPermit>>,
+}
+
+impl Request<'_> {
+    /// Gives the memory of the frame back. A request that waits for others does so when it keeps
+    /// none of the frame's bytes: those it waits for may be waiting for the memory.
+    pub fn release_memory(&self) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 /// Handles a request that is not Produce.
@@ -109,8 +123,10 @@ pub async fn handle(
     }
     let header = RequestHeader::decode(&mut reader, key, version, true)
         .map_err(|error| bad(key, version, &error))?;
-    let client_id = header.client_id.as_ref().map_or("", |id| id.as_str());
-    let request = Request { version, client_id, peer: state.peer };
+    // Not a part of the frame, which a request that waits must not keep.
+    let client_id = header.client_id.map_or_else(String::new, |id| id.as_str().to_owned());
+    let memory = Mutex::new(Some(permit));
+    let request = Request { version, client_id: &client_id, peer: state.peer, memory: &memory };
     if key == ApiKey::Fetch {
         let answer = fetch::handle(broker, &mut state.fetch_sessions, &request, reader);
         let (response, budget) = answer.await.map_err(|error| bad(key, version, &error))?;
@@ -120,7 +136,8 @@ pub async fn handle(
     let chunks = dispatch(broker, &request, key, (header.correlation_id, reader))
         .await
         .map_err(|error| bad(key, version, &error))?;
-    Ok(Answer::Frame { chunks, permit: Some(permit) })
+    let permit = memory.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(Answer::Frame { chunks, permit })
 }
 
 fn bad(key: ApiKey, version: i16, error: &DecodeError) -> String {

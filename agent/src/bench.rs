@@ -10,6 +10,7 @@ pub mod clock;
 pub mod delivery;
 pub mod fetch;
 pub mod floor;
+pub mod idle;
 pub mod limits;
 pub mod process;
 pub mod produce;
@@ -33,6 +34,8 @@ pub enum Bench {
     Floor(floor::FloorArgs),
     /// Cold start of a broker, and what it costs while idle.
     Start(start::StartArgs),
+    /// Memory that idle clients and partitions take.
+    Idle(idle::IdleArgs),
     /// What this machine can do at best: sockets, checksums, fsync, raw PUT and GET.
     Limits(limits::LimitsArgs),
 }
@@ -48,6 +51,7 @@ pub async fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Fetch(args) => fetch::run(args).await,
         Bench::Floor(args) => floor::run(args).await,
         Bench::Start(args) => start::run(args).await,
+        Bench::Idle(args) => idle::run(args).await,
         Bench::Limits(args) => limits::run(args).await,
     }
 }

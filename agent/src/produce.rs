@@ -183,6 +183,8 @@ enum Message {
 pub struct PendingAppend {
     batch_count: usize,
     outcomes: oneshot::Receiver<Vec<AppendOutcome>>,
+    /// Whether the writer's inbox took them.
+    taken: bool,
 }
 
 impl Producer {
@@ -211,9 +213,8 @@ impl Producer {
         let batch_count = batches.len();
         let (reply, outcomes) = oneshot::channel();
         let message = Message::Append { connection, deadline, batches, reply };
-        // A writer that stopped drops the message, and with it `reply`: see `outcomes`.
-        let _ = self.inbox.send(message).await;
-        PendingAppend { batch_count, outcomes }
+        let taken = self.inbox.send(message).await.is_ok();
+        PendingAppend { batch_count, outcomes, taken }
     }
 
     /// Says that a connection is gone: nothing of it will arrive any more.
@@ -242,10 +243,11 @@ impl PendingAppend {
     /// # Cancel safety
     /// Dropping the future abandons the answer, not the write.
     pub async fn outcomes(self) -> Vec<AppendOutcome> {
-        // A writer that is stopping answers everything it took before it ends, so a dropped reply
-        // means that the batches were never taken.
-        let Self { batch_count, outcomes } = self;
-        outcomes.await.unwrap_or_else(|_| vec![AppendOutcome::Unavailable; batch_count])
+        let Self { batch_count, outcomes, taken } = self;
+        // A writer that is stopping answers everything it took before it ends; one whose runtime
+        // ends under it answers nothing, and may have sent.
+        let unanswered = if taken { AppendOutcome::Unknown } else { AppendOutcome::Unavailable };
+        outcomes.await.unwrap_or_else(|_| vec![unanswered; batch_count])
     }
 }
 

@@ -166,7 +166,10 @@ impl Session {
 
     /// Says that metadata answered `Fenced` for `session`: a new one is registered.
     pub fn fenced(&self, session: SessionId) {
-        *lock(&self.shared.fenced) = Some(session);
+        // A late verdict on an older session must not hide the one on this.
+        let mut fenced = lock(&self.shared.fenced);
+        *fenced = (*fenced).max(Some(session));
+        drop(fenced);
         self.shared.judged.notify_one();
     }
 

@@ -131,6 +131,9 @@ pub struct Budgets {
     pub cache: ByteBudget,
     /// Produce frames until their commit.
     pub produce: ByteBudget,
+    /// Fetch requests until they are answered, which may be minutes: apart from everything else,
+    /// so that parked ones keep nobody waiting but fetches.
+    pub fetch_requests: ByteBudget,
     /// Fetch answers until they are written.
     pub fetch: ByteBudget,
     /// Merge inputs and outputs.
@@ -138,8 +141,9 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    /// Splits `memory_bytes`: the control reserve first, then cache 50, produce 25, fetch 20 and
-    /// merge 5 percent of the rest. Less than [`MEMORY_BYTES_MIN`] counts as that.
+    /// Splits `memory_bytes`: the control reserve first, then cache 50, produce 25, fetch 20
+    /// (2 of them for requests) and merge 5 percent of the rest. Less than [`MEMORY_BYTES_MIN`]
+    /// counts as that.
     pub fn split(memory_bytes: u64) -> Self {
         let shared = memory_bytes.max(MEMORY_BYTES_MIN) - CONTROL_BYTES;
         let share = |name, percent| ByteBudget::new(name, shared / 100 * percent);
@@ -147,14 +151,16 @@ impl Budgets {
             control: ByteBudget::new("control", CONTROL_BYTES),
             cache: share("cache", 50),
             produce: share("produce", 25),
-            fetch: share("fetch", 20),
+            fetch_requests: share("fetch requests", 2),
+            fetch: share("fetch", 18),
             merge: share("merge", 5),
         }
     }
 
     /// All budgets, for metrics.
-    pub fn all(&self) -> [&ByteBudget; 5] {
-        [&self.control, &self.cache, &self.produce, &self.fetch, &self.merge]
+    pub fn all(&self) -> [&ByteBudget; 6] {
+        let Self { control, cache, produce, fetch_requests, fetch, merge } = self;
+        [control, cache, produce, fetch_requests, fetch, merge]
     }
 }
 

@@ -17,6 +17,7 @@
 //! # Not here
 //! Which range to read (the fetch planner), NVMe, the zone's block owner.
 
+pub mod block;
 pub mod memory;
 pub mod plan;
 pub mod single_flight;
@@ -30,10 +31,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::FutureExt;
 
 use self::{
+    block::{CachedBlock, CachedSlice},
     plan::{Block, plan_blocks},
     single_flight::SingleFlight,
 };
@@ -68,11 +70,11 @@ pub struct BlockKey {
 #[async_trait]
 pub trait BlockCache: Send + Sync + 'static {
     /// The block, if it is still here.
-    async fn get(&self, key: &BlockKey) -> Option<Bytes>;
+    async fn get(&self, key: &BlockKey) -> Option<CachedBlock>;
 
     /// Adds a block. It may be forgotten at once. When this returns, the cache is within its
     /// capacity again.
-    async fn insert(&self, key: BlockKey, block: Bytes);
+    async fn insert(&self, key: BlockKey, block: CachedBlock);
 
     /// Forgets a block.
     async fn remove(&self, key: &BlockKey);
@@ -176,7 +178,7 @@ struct Shared {
     store: Arc<dyn Store>,
     tail: Arc<dyn BlockCache>,
     history: Arc<dyn BlockCache>,
-    flights: SingleFlight<BlockKey, Result<Bytes, ReadError>>,
+    flights: SingleFlight<BlockKey, Result<CachedBlock, ReadError>>,
     tail_flights: ByteBudget,
     catch_up_flights: ByteBudget,
     counters: Counters,
@@ -221,7 +223,8 @@ impl ObjectReader {
         }
     }
 
-    /// Reads bytes `range` of an object of `object_bytes` for a consumer at the end of the log.
+    /// Reads bytes `range` of an object of `object_bytes` for a consumer at the end of the log:
+    /// slices of the memory they are cached in, one behind the other and none of them empty.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless; a fetch that others wait for goes on.
@@ -230,7 +233,7 @@ impl ObjectReader {
         name: ObjectName,
         object_bytes: u64,
         range: Range<u64>,
-    ) -> Result<Bytes, ReadError> {
+    ) -> Result<Vec<CachedSlice>, ReadError> {
         self.read_as(ReadClass::Tail, name, object_bytes, range).await
     }
 
@@ -243,7 +246,7 @@ impl ObjectReader {
         name: ObjectName,
         object_bytes: u64,
         range: Range<u64>,
-    ) -> Result<Bytes, ReadError> {
+    ) -> Result<Vec<CachedSlice>, ReadError> {
         self.read_as(ReadClass::CatchUp, name, object_bytes, range).await
     }
 
@@ -251,8 +254,8 @@ impl ObjectReader {
     /// reader finds it as soon as this returns; the future does the work, unless a reader that
     /// could not wait has done it before.
     ///
-    /// The body is copied into one allocation: its pieces pin whole network frames, and every
-    /// later read is then a slice.
+    /// Large pieces of the body are kept as they are, see [`block::KEPT_PIECE_BYTES_MIN`]: the
+    /// caller answers for it that little else is pinned with them than what the body holds.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the object to be fetched by whoever reads it first.
@@ -263,14 +266,17 @@ impl ObjectReader {
     ) -> impl Future<Output = ()> + Send + use<> {
         let object_bytes: usize = body.iter().map(Bytes::len).sum();
         let blocks = plan_blocks(name, object_bytes as u64, 0..object_bytes as u64);
+        let body: Arc<[Bytes]> = body.into();
         let inserts: Vec<_> = blocks
             .map(|block| {
                 let key = BlockKey { object: name, block: block.index };
-                let (shared, body) = (Arc::clone(&self.shared), body.to_vec());
+                let (shared, body) = (Arc::clone(&self.shared), Arc::clone(&body));
                 let insert = async move {
-                    let bytes = gather(&body, block.range.start as usize..block.range.end as usize);
-                    shared.tail.insert(key, bytes.clone()).await;
-                    Ok(bytes)
+                    let range = block.range.start as usize..block.range.end as usize;
+                    let block = CachedBlock::written(&body, range);
+                    drop(body);
+                    shared.tail.insert(key, block.clone()).await;
+                    Ok(block)
                 };
                 self.shared.flights.board(key, || insert.boxed())
             })
@@ -312,37 +318,19 @@ impl ObjectReader {
         name: ObjectName,
         object_bytes: u64,
         range: Range<u64>,
-    ) -> Result<Bytes, ReadError> {
+    ) -> Result<Vec<CachedSlice>, ReadError> {
         let Range { start, end } = range;
         if end <= start || object_bytes < end {
             return Err(ReadError::Range { object: name, object_bytes, start, end });
         }
-        let mut blocks = plan_blocks(name, object_bytes, start..end);
-        let first = blocks.next().expect("a range of at least one byte touches a block");
-        let mut slice = self.slice_of(class, name, &first, start..end).await?;
-        if first.range.end < end {
-            let mut whole = BytesMut::from(&slice[..]);
-            for block in blocks {
-                whole.extend_from_slice(&self.slice_of(class, name, &block, start..end).await?);
-            }
-            slice = whole.freeze();
+        let mut slices = Vec::new();
+        for block in plan_blocks(name, object_bytes, start..end) {
+            let part = block.part_of(&(start..end));
+            let cached = self.block(class, name, &block).await?;
+            // Both are at most the block's length, which is in memory.
+            slices.extend(cached.slices(part.start as usize..part.end as usize));
         }
-        Ok(slice)
-    }
-
-    /// The part of `range` that lies in `block`.
-    async fn slice_of(
-        &self,
-        class: ReadClass,
-        object: ObjectName,
-        block: &Block,
-        range: Range<u64>,
-    ) -> Result<Bytes, ReadError> {
-        let bytes = self.block(class, object, block).await?;
-        let from = range.start.max(block.range.start) - block.range.start;
-        let to = range.end.min(block.range.end) - block.range.start;
-        // Both are at most the block's length, which is in memory.
-        Ok(bytes.slice(from as usize..to as usize))
+        Ok(slices)
     }
 
     async fn block(
@@ -350,16 +338,16 @@ impl ObjectReader {
         class: ReadClass,
         object: ObjectName,
         block: &Block,
-    ) -> Result<Bytes, ReadError> {
+    ) -> Result<CachedBlock, ReadError> {
         let key = BlockKey { object, block: block.index };
         let shared = &self.shared;
-        if let Some(bytes) = shared.tail.get(&key).await {
+        if let Some(cached) = shared.tail.get(&key).await {
             shared.counters.tail_hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(bytes);
+            return Ok(cached);
         }
-        if let Some(bytes) = shared.history.get(&key).await {
+        if let Some(cached) = shared.history.get(&key).await {
             shared.counters.history_hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(bytes);
+            return Ok(cached);
         }
         shared.counters.misses.fetch_add(1, Ordering::Relaxed);
         let fetching = Arc::clone(shared);
@@ -376,7 +364,7 @@ impl Shared {
         class: ReadClass,
         key: BlockKey,
         block: Block,
-    ) -> Result<Bytes, ReadError> {
+    ) -> Result<CachedBlock, ReadError> {
         let object = key.object;
         let (cache, budget) = match class {
             ReadClass::Tail => (&self.tail, &self.tail_flights),
@@ -384,12 +372,11 @@ impl Shared {
         };
         // It may have come in while this flight was about to start.
         for cache in [&self.tail, &self.history] {
-            if let Some(bytes) = cache.get(&key).await {
-                return Ok(bytes);
+            if let Some(cached) = cache.get(&key).await {
+                return Ok(cached);
             }
         }
-        let block_bytes = block.range.end - block.range.start;
-        let asked = block_bytes.min(budget.capacity_bytes());
+        let asked = block.block_bytes().min(budget.capacity_bytes());
         let _permit = budget.acquire(asked).await.expect("at most the capacity is asked");
         let mut attempts = 0;
         loop {
@@ -406,25 +393,11 @@ impl Shared {
                 }
                 return Err(ReadError::Damaged { object, source });
             }
-            cache.insert(key, bytes.clone()).await;
-            return Ok(bytes);
+            let cached = CachedBlock::from(bytes);
+            cache.insert(key, cached.clone()).await;
+            return Ok(cached);
         }
     }
-}
-
-/// Copies bytes `range` of a list of buffers into one allocation.
-fn gather(body: &[Bytes], range: Range<usize>) -> Bytes {
-    let mut gathered = BytesMut::with_capacity(range.len());
-    let mut start = 0;
-    for piece in body {
-        let end = start + piece.len();
-        let (from, to) = (range.start.max(start), range.end.min(end));
-        if from < to {
-            gathered.extend_from_slice(&piece[from - start..to - start]);
-        }
-        start = end;
-    }
-    gathered.freeze()
 }
 
 #[cfg(test)]

@@ -11,8 +11,14 @@ use crate::{topic_config::ConfigRejected, wire::error_code::ErrorCode};
 /// A group command or question that metadata did not answer. Clients look for the coordinator and
 /// ask again, which the retry keys make harmless. Also where the outcome is not known: as in Kafka,
 /// whose clients take a timeout here for fatal.
-pub const fn coordinator_error(_error: &CallError) -> ErrorCode {
-    ErrorCode::CoordinatorNotAvailable
+pub fn coordinator_error(error: &CallError) -> ErrorCode {
+    match error.outcome {
+        // Too large for one command, mostly: trying again would go on for ever.
+        Outcome::Rejected => ErrorCode::UnknownServerError,
+        Outcome::Indefinite | Outcome::Fenced | Outcome::Unavailable | Outcome::Corrupt => {
+            ErrorCode::CoordinatorNotAvailable
+        }
+    }
 }
 
 /// A topic command that metadata did not answer.

@@ -64,7 +64,7 @@ pub async fn handle(
     if body.protocols.is_empty() || body.protocol_type.is_empty() {
         return refused(request, ErrorCode::InconsistentGroupProtocol, &body.member_id);
     }
-    let member = body.member_id.clone();
+    let member = body.member_id.detached();
     match join(broker, request, body, (session, rebalance)).await {
         Ok(result) => accepted(request.version, result),
         Err((code, Some(member))) => refused(request, code, &member),
@@ -106,6 +106,7 @@ async fn join(
     let mut watch = broker.view.watch_group(&group);
     let unanswered = |error| (coordinator_error(&error), None);
     let mut answer = propose(broker, &group, join).await.map_err(unanswered)?;
+    request.release_memory();
     loop {
         let (member, version) = match answer.map_err(rejection)? {
             Progress::Ready(result) => return Ok(result),

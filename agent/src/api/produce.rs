@@ -4,6 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use aquifer_metadata::{machine::command::BatchRejected, watch::CatalogTopic};
 use aquifer_storage::{
+    cache::block::KEPT_PIECE_BYTES_MIN,
     format::record_batch::{
         BATCH_HEADER_BYTES, Codec, RejectedAs, ValidatedBatch, validate_produced,
     },
@@ -14,7 +15,7 @@ use super::{Answer, ConnectionState, PendingAnswer, bad, topics};
 use crate::{
     broker::Broker,
     metrics::ApiLabel,
-    produce::{AppendOutcome, Permit, ProduceBatch},
+    produce::{AppendOutcome, DEADLINE_MAX, Permit, ProduceBatch},
     server::frame_reader::Frame,
     topic_config,
     wire::{
@@ -35,6 +36,9 @@ const FIRST_WITH_ZSTD: i16 = 7;
 /// Partitions that may come without bytes enough for a batch each. Beyond it a request is no
 /// producer's, and its answer would take many times its own memory.
 const EMPTY_PARTITIONS_MAX: usize = 1024;
+
+/// Less is not waited: Kafka stores a batch before it looks at the timeout, also at one of 0.
+const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// What is known of one partition of the request before its outcome.
 struct Row {
@@ -90,8 +94,13 @@ pub async fn start(
         let (topic_index, topic, index) = row;
         rows.push(Row { topic_index, topic, index, refused });
     }
+    detach_few(&mut batches, prefix.rest_bytes);
     let (acks, correlation) = (walk.acks, header.correlation_id);
-    let timeout = Duration::from_millis(u64::try_from(walk.timeout_ms).unwrap_or(0));
+    let timeout = match acks {
+        -1 => Duration::from_millis(u64::try_from(walk.timeout_ms).unwrap_or(0)).max(TIMEOUT_MIN),
+        // Kafka's timeout is that of the replicas, for which only acks=all waits.
+        _ => DEADLINE_MAX,
+    };
     let pending = broker.producer.append(state.id, timeout, batches).await;
     Ok(Box::pin(async move {
         let outcomes = pending.outcomes().await;
@@ -103,6 +112,19 @@ pub async fn start(
         let chunks = response_frame(correlation, version, &response);
         Answer::Frame { chunks, permit: None }
     }))
+}
+
+/// The cache keeps a large batch as the part of its frame that it is, and so keeps the frame: that
+/// is right where the frame is little else, and a way to fill the memory where it is not.
+fn detach_few(batches: &mut [ProduceBatch], frame_bytes: usize) {
+    let is_kept = |one: &&mut ProduceBatch| KEPT_PIECE_BYTES_MIN <= one.batch.bytes().len();
+    let kept_bytes: usize =
+        batches.iter_mut().filter(is_kept).map(|one| one.batch.bytes().len()).sum();
+    if kept_bytes / 4 < frame_bytes / 5 {
+        for one in batches.iter_mut().filter(is_kept) {
+            one.batch = one.batch.clone().detached();
+        }
+    }
 }
 
 /// `acks=0` has no answer; Kafka closes the connection so that the client learns of an error.

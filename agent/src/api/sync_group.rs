@@ -36,7 +36,7 @@ pub async fn handle(
     if 5 <= request.version && (body.protocol_type.is_none() || body.protocol_name.is_none()) {
         return refused(ErrorCode::InconsistentGroupProtocol);
     }
-    match sync(broker, body).await {
+    match sync(broker, request, body).await {
         Ok(result) => SyncGroupResponse {
             protocol_type: Some(result.protocol_type.into()),
             protocol_name: Some(result.protocol.into()),
@@ -56,7 +56,11 @@ fn refused(code: ErrorCode) -> SyncGroupResponse {
     }
 }
 
-async fn sync(broker: &Broker, body: SyncGroupRequest) -> Result<SyncResult, ErrorCode> {
+async fn sync(
+    broker: &Broker,
+    request: &Request<'_>,
+    body: SyncGroupRequest,
+) -> Result<SyncResult, ErrorCode> {
     let group = body.group_id.as_str().to_owned();
     let member = MemberId::new(body.member_id.as_str());
     let generation = GenerationId::new(body.generation_id);
@@ -79,6 +83,7 @@ async fn sync(broker: &Broker, body: SyncGroupRequest) -> Result<SyncResult, Err
     let mut watch = broker.view.watch_group(&group);
     let unanswered = |error| coordinator_error(&error);
     let reply = broker.group(&group, GroupAction::Sync(sync)).await.map_err(unanswered)?;
+    request.release_memory();
     let GroupReply::Sync(mut answer) = reply else {
         return Err(unanswered(mismatch("propose", &reply)));
     };

@@ -1,10 +1,15 @@
 //! What a fetch reads [pure]: rows and byte limits in, rows to read out. The reader executes it.
 
 use aquifer_metadata::machine::effect::{Pointers, Run};
-use aquifer_storage::{cache::plan::kept_bytes, model::Offset};
+use aquifer_storage::{cache::plan::plan_blocks, model::Offset};
 
 /// A slice that keeps more than this many times its own bytes in memory is copied instead.
 pub const KEPT_TIMES_MAX: u64 = 4;
+
+/// Counted for each border of two cached blocks inside a row: the batch that it cuts is copied
+/// together, and both blocks may be kept as well. Kafka's default of `max.message.bytes`; with a
+/// larger batch there, more of the row is copied.
+const JOINED_BATCH_BYTES: u64 = 1_048_588;
 
 /// Which records a consumer may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,17 +87,25 @@ impl PartitionPlan {
     }
 }
 
-/// The most memory that batches of a row can keep: its own bytes where those are few enough to be
-/// copied, else all of the cached block they lie in.
-fn held_bytes_max(run: &Run) -> u64 {
-    let (own, kept) = (u64::from(run.length), kept_by(run));
-    if is_copied(own, kept) { own } else { kept.max(own) }
-}
-
-/// How much memory a slice of a row keeps.
-pub fn kept_by(run: &Run) -> u64 {
-    let start = u64::from(run.position);
-    kept_bytes(run.object, run.object_bytes, start..start + u64::from(run.length))
+/// The most memory that batches of a row may keep: of each cached block that the row touches, its
+/// own bytes where those are few enough to be copied, else all of the block. Which pieces of memory
+/// a block has is known only once it is read, and then the reader keeps to this.
+pub fn held_bytes_max(run: &Run) -> u64 {
+    let (start, own) = (u64::from(run.position), u64::from(run.length));
+    let range = start..start + own;
+    if run.object_bytes < range.end {
+        return own; // Never read.
+    }
+    let (mut held, mut borders, mut is_any_kept) = (0, 0, false);
+    for block in plan_blocks(run.object, run.object_bytes, range.clone()) {
+        let part = block.part_of(&range);
+        let (own, kept) = (part.end - part.start, block.block_bytes());
+        let is_copied = is_copied(own, kept);
+        held += if is_copied { own } else { kept };
+        borders += u64::from(block.range.end < range.end);
+        is_any_kept |= !is_copied;
+    }
+    if is_any_kept { held + borders * JOINED_BATCH_BYTES } else { held }
 }
 
 /// Whether `own` bytes are copied out of memory they would keep.

@@ -1,19 +1,20 @@
 //! Executes a plan: reads rows through the caches and cuts them into answers at batch bounds.
 
+mod pieces;
+
 use aquifer_metadata::machine::effect::{Pointers, Run};
 use aquifer_storage::{
-    cache::{ObjectReader, ReadError, plan::WHOLE_OBJECT_BYTES_MAX},
+    cache::{ObjectReader, ReadError, block::CachedSlice, plan::WHOLE_OBJECT_BYTES_MAX},
     error::Outcome,
-    format::record_batch::{
-        BATCH_HEADER_BYTES, BatchDamaged, StoredBatch, patched_header, split_batches,
-    },
+    format::record_batch::{BATCH_HEADER_BYTES, BatchDamaged, StoredBatch, patched_header},
     model::{ObjectName, Offset},
 };
 use bytes::Bytes;
 
+use self::pieces::{PlacedBatch, split_slices};
 use super::{
     FetchRefused,
-    plan::{PartitionPlan, is_copied, kept_by},
+    plan::{PartitionPlan, held_bytes_max, is_copied},
 };
 
 /// Rows further than this behind the end are history: they must not evict the tail.
@@ -105,8 +106,10 @@ fn failed(run: &Run, error: &ReadError) -> ReadFailed {
     if error.is_not_found() {
         return ReadFailed::Missing(run.object);
     }
-    // A row that does not lie inside its object is damage too, of what metadata says.
-    if matches!(error.outcome(), Outcome::Corrupt | Outcome::Rejected) {
+    // A row that does not lie inside its object is damage too, of what metadata says. A store that
+    // refuses, as one does whose credentials expired, says nothing of the bytes.
+    let refused = matches!(error, ReadError::Store { .. }) && error.outcome() != Outcome::Corrupt;
+    if !refused {
         tracing::error!(object = %run.object, %error, "stored bytes are damaged");
         return ReadFailed::Refused(FetchRefused::Corrupt);
     }
@@ -123,15 +126,16 @@ struct Cut<'a> {
     out: Cutting,
 }
 
-/// A batch to be sent, and its final base offset.
+/// A batch to be sent, its final base offset, and which of the row's slices it lies in.
 struct Taken {
     batch: StoredBatch,
     base: Offset,
+    slice: Option<usize>,
 }
 
 impl Cut<'_> {
     /// Adds the batches of a row that the client wants, until the limit; nothing of a damaged row.
-    fn take(&mut self, run: &Run, row: &Bytes) -> Result<(), RowDamaged> {
+    fn take(&mut self, run: &Run, row: &[CachedSlice]) -> Result<(), RowDamaged> {
         let outside = |base: i64| RowDamaged::Outside { base };
         // Others were checked as a whole when they entered the cache.
         let unchecked = run.object.merged || WHOLE_OBJECT_BYTES_MAX < run.object_bytes;
@@ -139,9 +143,9 @@ impl Cut<'_> {
         let mut bytes = self.out.bytes;
         let mut end = run.offsets.base;
         let mut full = false;
-        for batch in split_batches(row.clone()) {
-            let batch = batch?;
-            let count = batch.header.offset_count().expect("split_batches checks the count");
+        for placed in split_slices(row) {
+            let PlacedBatch { batch, slice } = placed?;
+            let count = batch.header.offset_count().expect("the splitter checks the count");
             let stored = batch.header.base_offset;
             let base = if run.offsets_final { Offset::new(stored) } else { Some(end) };
             let base = base.filter(|base| end <= *base).ok_or_else(|| outside(stored))?;
@@ -162,7 +166,7 @@ impl Cut<'_> {
             }
             if is_wanted {
                 bytes += batch_bytes;
-                taken.push(Taken { batch, base });
+                taken.push(Taken { batch, base, slice });
             }
         }
         // Counted up, offsets are right only when every batch was where the row says.
@@ -170,38 +174,53 @@ impl Cut<'_> {
             return Err(RowDamaged::Short { end, next: run.offsets.next });
         }
         self.full = full;
-        self.emit(run, &taken);
+        self.emit(run, row, &taken);
         Ok(())
     }
 
-    /// Batches leave as slices of the cache behind patched headers, unless so little of a block
-    /// would keep all of it in memory.
-    fn emit(&mut self, run: &Run, taken: &[Taken]) {
+    /// Adds a row's batches, as slices of the cache where that keeps no more memory than the plan
+    /// has counted for the row.
+    fn emit(&mut self, run: &Run, row: &[CachedSlice], taken: &[Taken]) {
         let own: usize = taken.iter().map(|taken| taken.batch.bytes.len()).sum();
-        if own == 0 {
-            return;
-        }
-        let kept = kept_by(run);
-        let scattered = own < taken.len() * SCATTERED_BATCH_BYTES;
-        let headers = |taken: &Taken| {
-            patched_header(&taken.batch.bytes, taken.base, self.pointers.leader_epoch)
-        };
         self.out.bytes += own;
-        if scattered || is_copied(own as u64, kept) {
-            let mut copy = Vec::with_capacity(own);
-            for taken in taken {
-                copy.extend_from_slice(&headers(taken));
-                copy.extend_from_slice(&taken.batch.bytes[BATCH_HEADER_BYTES..]);
+        // What the batches may keep besides themselves.
+        let mut spare = held_bytes_max(run).saturating_sub(own as u64);
+        for together in taken.chunk_by(|one, next| one.slice == next.slice) {
+            let own = together.iter().map(|taken| taken.batch.bytes.len()).sum::<usize>();
+            let kept = together[0].slice.map_or(own, |slice| row[slice].piece_bytes) as u64;
+            let more = kept.saturating_sub(own as u64);
+            let scattered = own < together.len() * SCATTERED_BATCH_BYTES;
+            if scattered || is_copied(own as u64, kept) || spare < more {
+                self.emit_copy(together, own);
+                self.out.held_bytes += own as u64;
+            } else {
+                self.emit_slices(together);
+                self.out.held_bytes += kept;
+                spare -= more;
             }
-            self.out.held_bytes += own as u64;
-            self.out.chunks.push(Bytes::from(copy));
-            return;
         }
+    }
+
+    /// Patched headers, each before a slice of the cache.
+    fn emit_slices(&mut self, taken: &[Taken]) {
         for taken in taken {
-            self.out.chunks.push(Bytes::copy_from_slice(&headers(taken)));
+            self.out.chunks.push(Bytes::copy_from_slice(&self.header(taken)));
             self.out.chunks.push(taken.batch.bytes.slice(BATCH_HEADER_BYTES..));
         }
-        self.out.held_bytes += kept;
+    }
+
+    /// One chunk with memory of its own, `bytes` long.
+    fn emit_copy(&mut self, taken: &[Taken], bytes: usize) {
+        let mut copy = Vec::with_capacity(bytes);
+        for taken in taken {
+            copy.extend_from_slice(&self.header(taken));
+            copy.extend_from_slice(&taken.batch.bytes[BATCH_HEADER_BYTES..]);
+        }
+        self.out.chunks.push(Bytes::from(copy));
+    }
+
+    fn header(&self, taken: &Taken) -> [u8; BATCH_HEADER_BYTES] {
+        patched_header(&taken.batch.bytes, taken.base, self.pointers.leader_epoch)
     }
 }
 

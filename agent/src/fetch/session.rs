@@ -247,7 +247,9 @@ impl Sessions {
         let failed = told.error != ErrorCode::None;
         let listed = listed_anyway || told.has_records || failed || entry.told != Some(pointers);
         entry.told = (!failed).then_some(pointers);
-        if told.has_records {
+        // One that cannot be read must not be the first each time: the first gets the batch that
+        // is too large for the answer.
+        if told.has_records || failed {
             session.send_to_end_of_line(key);
         }
         listed

@@ -105,6 +105,17 @@ impl Buffer {
         Some(Buffered { bytes, oldest: object.oldest, full })
     }
 
+    /// Drops the oldest objects of which no batch is wanted any more, and their permits.
+    pub(super) fn drop_dead(&mut self, is_live: impl Fn(BatchId) -> bool) {
+        let is_dead = |object: &OpenObject| !object.entries.iter().any(|entry| is_live(entry.id));
+        while self.full.front().is_some_and(is_dead) {
+            self.full.pop_front();
+        }
+        if self.full.is_empty() {
+            drop(self.open.take_if(|open| is_dead(open)));
+        }
+    }
+
     /// Closes and takes the oldest object. `is_live` says which batches are still wanted: an
     /// object without any is dropped, and its permits with it.
     pub(super) fn close_oldest(

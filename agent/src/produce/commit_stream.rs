@@ -189,7 +189,9 @@ impl CommitStream {
     pub(super) fn move_window(&mut self) {
         let low = self.low_seq();
         if !self.fenced && !self.can_open() && self.parts.is_empty() && self.applied_low < low {
-            self.push_part(low, 0, Vec::new());
+            // Of an object below the new window, which is the last that the present one has.
+            let last = ObjectSeq::new(low.value() - 1);
+            self.push_part(last, 0, Vec::new());
         }
     }
 

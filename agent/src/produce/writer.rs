@@ -144,6 +144,10 @@ impl Writer {
     fn settle(&mut self) -> Option<MonoTime> {
         let now = self.now();
         self.ledger.expire(now);
+        if self.ledger.open_session().is_none() {
+            // Nothing is flushed now: what nobody wants any more must not hold memory.
+            self.buffer.drop_dead(|id| self.ledger.is_live(id));
+        }
         self.flush_due(now);
         self.tend_links(now);
         self.transmit(now);

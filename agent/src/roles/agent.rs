@@ -28,7 +28,10 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let store = bucket::open(&settings, &seams)?;
     let remote = RemoteConfig { addresses, ..RemoteConfig::default() };
     let metadata = Arc::new(RemoteClient::new(remote, seams.clone()));
-    let agent = parts::Agent::start(settings, metadata, store, seams).await?;
+    let agent = tokio::select! {
+        started = parts::Agent::start(settings, metadata, store, seams) => started?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
     agent.announce("agent");
     agent.run(shutdown).await
 }

@@ -17,7 +17,10 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
         .with_context(|| format!("--listen {}", settings.listen))?;
     let store = bucket::open(&settings, &seams)?;
     let node = parts::start_node(&settings, &seams).await?;
-    parts::claim(&settings, &store, &node, &seams).await?;
+    tokio::select! {
+        claimed = parts::claim(&settings, &store, &node, &seams) => claimed?,
+        () = shutdown.cancelled() => return Ok(()),
+    }
     println!("Aquifer metadata node {} listens on {}", settings.id, settings.listen);
     println!("  log and snapshots  {}", settings.data.display());
     println!("  bucket             {}", settings.store_url());

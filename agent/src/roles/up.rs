@@ -13,9 +13,15 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let shutdown = signals::shutdown()?;
     let store = bucket::open(&settings, &seams)?;
     let node = parts::start_node(&settings, &seams).await?;
-    parts::claim(&settings, &store, &node, &seams).await?;
+    tokio::select! {
+        claimed = parts::claim(&settings, &store, &node, &seams) => claimed?,
+        () = shutdown.cancelled() => return Ok(()),
+    }
     let metadata = Arc::new(node.client());
-    let agent = parts::Agent::start(settings, metadata, store, seams).await?;
+    let agent = tokio::select! {
+        started = parts::Agent::start(settings, metadata, store, seams) => started?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
     agent.announce("up");
     let ended = tokio::select! {
         ended = agent.run(shutdown) => ended,

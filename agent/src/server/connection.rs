@@ -6,6 +6,7 @@
 
 use std::{io, io::IoSlice, net::SocketAddr, sync::Arc, time::Duration};
 
+use aquifer_storage::seam::Seams;
 use bytes::{Buf, Bytes};
 use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::{
@@ -27,6 +28,9 @@ use crate::{
 /// Produce requests of one connection that may wait for their commits. Clients send 5 at most by
 /// default; the bytes are bounded by the produce budget, this bounds the bookkeeping.
 const PRODUCES_IN_FLIGHT_MAX: usize = 256;
+
+/// A client that takes nothing of its answer for this long is gone or stopped.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 
 /// Slices handed to one vectored write; Linux takes at most 1024.
 const SLICES_MAX: usize = 256;
@@ -106,7 +110,7 @@ impl<W: AsyncWrite + Unpin> Connection<W> {
             if self.produces.is_empty()
                 && let Some(frame) = self.held.take()
             {
-                if !self.answer(frame).await? {
+                if !self.answer(frame, &shutdown).await? {
                     return Ok(());
                 }
                 continue;
@@ -143,12 +147,16 @@ impl<W: AsyncWrite + Unpin> Connection<W> {
         Ok(())
     }
 
-    /// Handles one request alone; `false` when the client closed meanwhile.
-    async fn answer(&mut self, frame: Frame) -> Result<bool, End> {
+    /// Handles one request alone; `false` when the client closed meanwhile, or this agent drains
+    /// and the request only waits: its client asks another agent.
+    async fn answer(&mut self, frame: Frame, shutdown: &CancellationToken) -> Result<bool, End> {
+        let parks =
+            matches!(frame.prefix.key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup);
         let answer = tokio::select! {
             biased; // An answer that is ready is written even to a client that half-closed.
             answer = api::handle(&self.broker, &mut self.state, frame) => answer,
             () = self.reader.closed() => return Ok(false),
+            () = shutdown.cancelled(), if parks => return Ok(false),
         };
         self.write(answer.map_err(End::Client)?).await?;
         Ok(true)
@@ -159,7 +167,7 @@ impl<W: AsyncWrite + Unpin> Connection<W> {
             Answer::None => Ok(()),
             Answer::Close(reason) => Err(End::Client(reason)),
             Answer::Frame { chunks, permit } => {
-                let written = write_all(&mut self.write, chunks).await.map_err(End::Network);
+                let written = write_all(&mut self.write, chunks, &self.broker.seams).await;
                 drop(permit); // The bytes are on their way: others may have the memory.
                 written
             }
@@ -167,16 +175,28 @@ impl<W: AsyncWrite + Unpin> Connection<W> {
     }
 }
 
-/// Writes `chunks` without joining them.
-async fn write_all(write: &mut (impl AsyncWrite + Unpin), chunks: Vec<Bytes>) -> io::Result<()> {
+/// Writes `chunks` without joining them, to a client that must keep reading: others wait for the
+/// memory.
+async fn write_all(
+    write: &mut (impl AsyncWrite + Unpin),
+    chunks: Vec<Bytes>,
+    seams: &Seams,
+) -> Result<(), End> {
     let mut chunks: std::collections::VecDeque<Bytes> =
         chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect();
     while !chunks.is_empty() {
         let slices: Vec<IoSlice<'_>> =
             chunks.iter().take(SLICES_MAX).map(|chunk| IoSlice::new(chunk)).collect();
-        let mut written = write.write_vectored(&slices).await?;
+        let attempt = seams.timeout(WRITE_STALL_MAX, write.write_vectored(&slices)).await;
+        let Some(attempt) = attempt else {
+            let left: usize = chunks.iter().map(Bytes::len).sum();
+            return Err(End::Client(format!(
+                "did not read for {WRITE_STALL_MAX:?}, {left} bytes left"
+            )));
+        };
+        let mut written = attempt.map_err(End::Network)?;
         if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+            return Err(End::Network(io::ErrorKind::WriteZero.into()));
         }
         while let Some(front) = chunks.front_mut()
             && 0 < written
@@ -189,5 +209,5 @@ async fn write_all(write: &mut (impl AsyncWrite + Unpin), chunks: Vec<Bytes>) ->
             }
         }
     }
-    write.flush().await
+    write.flush().await.map_err(End::Network)
 }

@@ -120,7 +120,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         };
         let budget = match prefix.pool {
             Pool::Produce => &budgets.produce,
-            Pool::Control | Pool::Fetch => &budgets.control,
+            Pool::Fetch => &budgets.fetch_requests,
+            Pool::Control => &budgets.control,
         };
         let rest_bytes = prefix.rest_bytes;
         if budget.capacity_bytes() < rest_bytes as u64 {
@@ -226,9 +227,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         while self.buffer.len() < wanted {
             let missing = allowed - self.buffer.len();
             // A large frame is read exactly, so that its buffer is its own; a small one takes what
-            // follows it along.
-            let room = if missing < READ_AHEAD_BYTES { READ_AHEAD_BYTES } else { missing };
-            self.buffer.reserve(room);
+            // follows it along. The end of a large one fits: asked for more, the buffer would
+            // double and move.
+            let read_max = missing.max(READ_AHEAD_BYTES);
+            if self.buffer.capacity() - self.buffer.len() < missing {
+                self.buffer.reserve(read_max);
+            }
+            let room = read_max.min(self.buffer.capacity() - self.buffer.len());
             let mut window = (&mut self.buffer).limit(room);
             if self.socket.read_buf(&mut window).await? == 0 {
                 return Err(ReadError::Torn);

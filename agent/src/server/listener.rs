@@ -11,6 +11,9 @@ use crate::broker::Broker;
 /// Nothing is accepted for this long after an attempt failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Draining waits this long for answers under way: as long as a produce may take.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
+
 /// Attempts that fail in a row are logged every so often: a minute's worth.
 const FAILURES_PER_LINE: u64 = 600;
 
@@ -50,5 +53,8 @@ pub async fn run(listener: TcpListener, broker: Arc<Broker>, shutdown: Cancellat
     }
     drop(listener);
     connections.close();
-    connections.wait().await;
+    if broker.seams.timeout(DRAIN_MAX, connections.wait()).await.is_none() {
+        let left = connections.len();
+        tracing::warn!(left, "connections did not end, not waiting for them any longer");
+    }
 }

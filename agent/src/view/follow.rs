@@ -47,12 +47,17 @@ impl ViewService {
 
     async fn follow(&self) {
         let mut backoff = Backoff::new(self.shared.seams.clone());
+        let mut sweep_at = self.shared.seams.clock.mono() + SWEEP_EVERY;
         loop {
             let seen = *self.shared.applied.borrow();
             match self.shared.metadata.open_watch(seen).await {
                 Ok(stream) => {
+                    // Idle ones are not asked for again: a node closes a stream of too many, and
+                    // would close the next one as well.
+                    let now = self.shared.seams.clock.mono();
+                    sweep(&mut lock(&self.shared.interest), now);
                     self.rewatch_all();
-                    if self.follow_stream(stream).await {
+                    if self.follow_stream(stream, &mut sweep_at).await {
                         backoff.reset();
                     }
                     debug!(%seen, "watch stream ended");
@@ -68,21 +73,22 @@ impl ViewService {
     }
 
     /// Follows one stream to its end; whether it told anything.
-    async fn follow_stream(&self, mut stream: WatchStream) -> bool {
+    async fn follow_stream(&self, mut stream: WatchStream, sweep_at: &mut MonoTime) -> bool {
         let clock = &self.shared.seams.clock;
         let mut unsent: Vec<WatchRequest> = Vec::new();
         let mut told = false;
-        let mut sweep_at = clock.mono() + SWEEP_EVERY;
+        let mut heard = clock.mono();
         loop {
             if unsent.is_empty() {
                 unsent = take_requests(&mut lock(&self.shared.interest).pending);
                 unsent.reverse(); // Sent from the back.
             }
-            let silence = clock.sleep_until(clock.mono() + SILENCE_MAX);
+            let silence = clock.sleep_until(heard + SILENCE_MAX);
             let step = tokio::select! {
                 event = stream.events.recv() => match event {
                     Some(event) => {
                         told = true;
+                        heard = clock.mono();
                         self.take(event);
                         ControlFlow::Continue(())
                     }
@@ -98,8 +104,8 @@ impl ViewService {
                 return told;
             }
             let now = clock.mono();
-            if sweep_at <= now {
-                sweep_at = now + SWEEP_EVERY;
+            if *sweep_at <= now {
+                *sweep_at = now + SWEEP_EVERY;
                 sweep(&mut lock(&self.shared.interest), now);
             }
         }

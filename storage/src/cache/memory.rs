@@ -10,10 +10,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use moka::{future::Cache, policy::EvictionPolicy};
 
-use super::{BlockCache, BlockKey};
+use super::{BlockCache, BlockKey, block::CachedBlock};
 
 /// What an entry costs besides its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
@@ -24,7 +23,7 @@ const TAIL_PERCENT: u64 = 60;
 /// Blocks in memory, weighed by what their allocations hold.
 #[derive(Clone, Debug)]
 pub struct MokaCache {
-    blocks: Cache<BlockKey, Bytes>,
+    blocks: Cache<BlockKey, CachedBlock>,
 }
 
 impl MokaCache {
@@ -47,7 +46,7 @@ impl MokaCache {
     fn with_policy(capacity_bytes: u64, policy: EvictionPolicy) -> Self {
         let blocks = Cache::builder()
             .max_capacity(capacity_bytes)
-            .weigher(|_, block: &Bytes| u32::try_from(weight(block)).unwrap_or(u32::MAX))
+            .weigher(|_, block: &CachedBlock| u32::try_from(weight(block)).unwrap_or(u32::MAX))
             .eviction_policy(policy)
             .build();
         Self { blocks }
@@ -56,11 +55,11 @@ impl MokaCache {
 
 #[async_trait]
 impl BlockCache for MokaCache {
-    async fn get(&self, key: &BlockKey) -> Option<Bytes> {
+    async fn get(&self, key: &BlockKey) -> Option<CachedBlock> {
         self.blocks.get(key).await
     }
 
-    async fn insert(&self, key: BlockKey, block: Bytes) {
+    async fn insert(&self, key: BlockKey, block: CachedBlock) {
         self.blocks.insert(key, block).await;
         // Left to itself it evicts every 64 writes: with blocks of megabytes, several times over.
         self.blocks.run_pending_tasks().await;
@@ -84,7 +83,7 @@ pub struct LruCache {
 
 #[derive(Debug, Default)]
 struct LruState {
-    blocks: BTreeMap<BlockKey, (Bytes, u64)>,
+    blocks: BTreeMap<BlockKey, (CachedBlock, u64)>,
     by_use: BTreeMap<u64, BlockKey>,
     next_use: u64,
     held_bytes: usize,
@@ -102,14 +101,14 @@ impl LruCache {
 }
 
 impl LruState {
-    fn remove(&mut self, key: &BlockKey) -> Option<Bytes> {
+    fn remove(&mut self, key: &BlockKey) -> Option<CachedBlock> {
         let (block, last_use) = self.blocks.remove(key)?;
         self.by_use.remove(&last_use);
         self.held_bytes -= weight(&block);
         Some(block)
     }
 
-    fn insert(&mut self, key: BlockKey, block: Bytes) {
+    fn insert(&mut self, key: BlockKey, block: CachedBlock) {
         self.held_bytes += weight(&block);
         self.blocks.insert(key, (block, self.next_use));
         self.by_use.insert(self.next_use, key);
@@ -119,14 +118,14 @@ impl LruState {
 
 #[async_trait]
 impl BlockCache for LruCache {
-    async fn get(&self, key: &BlockKey) -> Option<Bytes> {
+    async fn get(&self, key: &BlockKey) -> Option<CachedBlock> {
         let mut state = self.state();
         let block = state.remove(key)?;
         state.insert(*key, block.clone());
         Some(block)
     }
 
-    async fn insert(&self, key: BlockKey, block: Bytes) {
+    async fn insert(&self, key: BlockKey, block: CachedBlock) {
         let mut state = self.state();
         state.remove(&key);
         state.insert(key, block);
@@ -145,6 +144,6 @@ impl BlockCache for LruCache {
     }
 }
 
-fn weight(block: &Bytes) -> usize {
-    block.len() + ENTRY_OVERHEAD_BYTES
+fn weight(block: &CachedBlock) -> usize {
+    block.held_bytes() + ENTRY_OVERHEAD_BYTES
 }

@@ -23,6 +23,20 @@ pub struct Block {
     pub is_whole: bool,
 }
 
+impl Block {
+    /// Length, B.
+    pub const fn block_bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// The part of an object's bytes `range` that lies in this block, counted from its start. The
+    /// range touches the block.
+    pub fn part_of(&self, range: &Range<u64>) -> Range<u64> {
+        let (from, to) = (range.start.max(self.range.start), range.end.min(self.range.end));
+        from - self.range.start..to - self.range.start
+    }
+}
+
 /// The blocks of an object that `range` touches, in order. The range lies inside the object.
 pub fn plan_blocks(
     name: ObjectName,
@@ -38,21 +52,6 @@ pub fn plan_blocks(
         range: index * block_bytes..((index + 1) * block_bytes).min(object_bytes),
         is_whole,
     })
-}
-
-/// How much memory the answer to a read of `range` keeps: a slice keeps its whole block, while a
-/// range over several blocks is gathered into bytes of its own. A range that does not lie inside
-/// the object is never read, and counts as its length.
-pub fn kept_bytes(name: ObjectName, object_bytes: u64, range: Range<u64>) -> u64 {
-    let own_bytes = range.end.saturating_sub(range.start);
-    if object_bytes < range.end {
-        return own_bytes;
-    }
-    let mut blocks = plan_blocks(name, object_bytes, range);
-    match (blocks.next(), blocks.next()) {
-        (Some(only), None) => only.range.end - only.range.start,
-        _ => own_bytes,
-    }
 }
 
 #[cfg(test)]
@@ -84,10 +83,11 @@ mod tests {
             prop_assert!(joined);
             let whole = !merged && object_bytes <= WHOLE_OBJECT_BYTES_MAX;
             prop_assert!(!whole || blocks.len() == 1 && blocks[0].range == (0..object_bytes));
-            let kept = kept_bytes(name(merged), object_bytes, range.clone());
-            let own = range.end - range.start;
-            let block = blocks[0].range.end - blocks[0].range.start;
-            prop_assert_eq!(kept, if blocks.len() == 1 { block } else { own });
+            let parts = blocks.iter().map(|block| (block, block.part_of(&range)));
+            let own: u64 = parts.clone().map(|(_, part)| part.end - part.start).sum();
+            prop_assert_eq!(own, range.end - range.start);
+            let inside = parts.clone().all(|(block, part)| part.end <= block.block_bytes());
+            prop_assert!(inside && parts.into_iter().all(|(_, part)| !part.is_empty()));
         }
     }
 }

@@ -85,6 +85,10 @@ fn reader(store: &Arc<CountingStore>) -> ObjectReader {
     ObjectReader::new(store.clone(), Arc::new(tail), Arc::new(history))
 }
 
+fn concat(slices: &[CachedSlice]) -> Vec<u8> {
+    slices.iter().map(|slice| &slice.bytes[..]).collect::<Vec<_>>().concat()
+}
+
 fn gets(store: &CountingStore) -> u64 {
     store.gets.load(Ordering::Relaxed)
 }
@@ -99,7 +103,7 @@ async fn many_readers_of_one_object_cost_one_get() {
     let object_bytes = whole.len() as u64;
     let reads = (0..20_u64).map(|n| reader.read(name(1, false), object_bytes, n..n + 50));
     for (n, read) in join_all(reads).await.into_iter().enumerate() {
-        assert_eq!(read.unwrap(), whole.slice(n..n + 50));
+        assert_eq!(concat(&read.unwrap()), whole[n..n + 50]);
     }
     assert_eq!(gets(&store), 1);
     assert_eq!(reader.shared.flights.under_way(), 0);
@@ -116,9 +120,39 @@ async fn a_written_object_is_read_without_a_get() {
     reader.insert_written(name(1, false), &body).await;
     let object_bytes = whole.len() as u64;
     let read = reader.read(name(1, false), object_bytes, 10..object_bytes).await.unwrap();
-    assert_eq!(read, whole.slice(10..));
+    assert_eq!(concat(&read), whole[10..]);
     assert_eq!(gets(&store), 0);
     assert_eq!(reader.snapshot().tail_hits, 1);
+}
+
+#[tokio::test]
+async fn a_large_written_batch_is_read_as_the_memory_it_was_written_from() {
+    let topic = TopicId::from_bytes([1; 16]);
+    let mut builder = ObjectBuilder::new();
+    for (partition, records) in [(0, 3), (1, 2000), (1, 2000), (2, 3)] {
+        let partition = TopicPartition { topic, partition: PartitionIndex::new(partition) };
+        let batch = TestBatch { records, value: vec![b'x'; 32], ..TestBatch::default() };
+        builder.add(partition, validate_produced(batch.bytes(), 1 << 20).unwrap());
+    }
+    let object = builder.finish();
+    let store = Arc::new(CountingStore::default());
+    let reader = reader(&store);
+    let insert = reader.insert_written(name(1, false), &object.body);
+    let mut at = 0;
+    for early in [true, false] {
+        let place = object.positions[if early { 1 } else { 2 }].range;
+        let range = place.start..place.end;
+        // The first comes before the insert has run and does its work.
+        let read = reader.read(name(1, false), object.object_bytes, range.clone()).await.unwrap();
+        assert_eq!((read.len(), read[0].piece_bytes), (1, (range.end - range.start) as usize));
+        let is_same = |piece: &&Bytes| piece.as_ptr() == read[0].bytes.as_ptr();
+        let piece = object.body.iter().find(is_same).expect("no copy was made");
+        assert!(64 << 10 <= piece.len());
+        at += piece.len();
+    }
+    assert!(at as u64 <= reader.snapshot().tail_bytes);
+    insert.await;
+    assert_eq!(gets(&store), 0);
 }
 
 #[tokio::test]
@@ -134,7 +168,7 @@ async fn a_written_object_is_there_before_its_insert_has_run() {
             false => reader.read(name(1, false), object_bytes, 10..20).await,
             true => reader.read_catch_up(name(1, false), object_bytes, 10..20).await,
         };
-        assert_eq!(read.unwrap(), whole.slice(10..20));
+        assert_eq!(concat(&read.unwrap()), whole[10..20]);
         insert.await;
         assert_eq!((gets(&store), reader.shared.flights.under_way()), (0, 0));
         assert_eq!(reader.snapshot().tail_bytes, reader.shared.tail.held_bytes());
@@ -172,7 +206,7 @@ async fn fetches_under_way_keep_to_their_bound_and_a_scan_does_not_delay_the_tai
     drop(second); // A read of the same block joins its flight, whatever it is for.
     reader.read(name(2, true), BLOCK_BYTES, 0..1).await.unwrap();
     assert_eq!(gets(&store), 2, "the tail has a bound of its own");
-    assert_eq!(first.await.unwrap()[0], 1);
+    assert_eq!(first.await.unwrap()[0].bytes[0], 1);
     assert_eq!(reader.shared.catch_up_flights.in_use(), 0);
 }
 
@@ -187,7 +221,9 @@ async fn a_read_across_blocks_is_whole_and_each_block_costs_one_get() {
     for _ in 0..2 {
         let range = BLOCK_BYTES - 5..object_bytes;
         let read = reader.read(name(1, true), object_bytes, range).await.unwrap();
-        assert_eq!(read, whole.slice(BLOCK_BYTES as usize - 5..));
+        assert_eq!(concat(&read), whole[BLOCK_BYTES as usize - 5..]);
+        let lengths: Vec<usize> = read.iter().map(|slice| slice.bytes.len()).collect();
+        assert_eq!(lengths, [5, BLOCK_BYTES as usize, 100], "no block is copied");
     }
     assert_eq!(gets(&store), 3);
 }
@@ -262,7 +298,7 @@ async fn a_reader_that_goes_away_does_not_stop_the_others() {
 
 #[tokio::test]
 async fn caches_keep_to_their_capacity_and_the_tail_keeps_the_newest() {
-    let block = Bytes::from(vec![0; 1 << 20]);
+    let block = CachedBlock::from(Bytes::from(vec![0; 1 << 20]));
     let key = |seq| BlockKey { object: name(seq, false), block: 0 };
     let caches: [Box<dyn BlockCache>; 3] = [
         Box::new(MokaCache::tail(8 << 20)),

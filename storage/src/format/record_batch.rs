@@ -32,6 +32,11 @@ pub struct CheckedBatch {
 }
 
 impl CheckedBatch {
+    /// A copy of the bytes.
+    fn detached(self) -> Self {
+        Self { bytes: Bytes::copy_from_slice(&self.bytes), ..self }
+    }
+
     /// Checks the CRC of one whole batch; `None` when it does not match.
     fn check(header: BatchHeader, bytes: Bytes) -> Option<Self> {
         (Crc32c::of(&bytes[header::CRC_COVERS_FROM..]) == header.crc)

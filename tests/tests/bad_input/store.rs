@@ -283,7 +283,7 @@ fn what_cannot_be_read_is_an_error_or_nothing_yet_and_is_read_once_the_store_hea
     for sequence in 0..5 {
         stored.insert(producer.send_until_acked(sequence)?, value(producer.id, sequence));
     }
-    for action in ["status:503", "hang"] {
+    for action in ["status:503", "status:403", "hang"] {
         // Nothing is cached in a new process.
         stormy.process.kill()?;
         stormy.process = stormy.place.up()?;

@@ -1,6 +1,9 @@
 //! Laws of the plan.
 
-use aquifer_storage::model::{Lineage, ObjectName, ObjectSeq, OffsetRange, SessionId, Timestamp};
+use aquifer_storage::{
+    cache::plan::BLOCK_BYTES,
+    model::{Lineage, ObjectName, ObjectSeq, OffsetRange, SessionId, Timestamp},
+};
 
 use super::*;
 
@@ -123,6 +126,25 @@ fn rows_of_which_a_slice_keeps_too_much_count_as_their_copy_and_others_as_their_
         let plan = PartitionPlan { runs: vec![row], ..plan(0, 1, 0) };
         assert_eq!(plan.held_bytes_max(), held, "{object_bytes}");
     }
+}
+
+#[test]
+fn a_row_over_several_blocks_counts_each_by_itself_and_a_batch_at_each_border() {
+    let block = BLOCK_BYTES;
+    let mut row = runs(1)[0];
+    row.object.merged = true;
+    row.object_bytes = 3 * block;
+    let at = |start: u64, end: u64| {
+        let (position, length) = (start as u32, (end - start) as u32);
+        held_bytes_max(&Run { position, length, ..row })
+    };
+    assert_eq!(at(block, 2 * block), block);
+    assert_eq!(at(0, 2 * block), 2 * block + JOINED_BATCH_BYTES);
+    assert_eq!(at(block - 10, 2 * block), block + 10 + JOINED_BATCH_BYTES);
+    assert_eq!(at(block - 10, 2 * block + 5), block + 15 + 2 * JOINED_BATCH_BYTES);
+    assert_eq!(at(block - 10, block + 10), 20, "all of it is copied");
+    // Outside its object it is never read.
+    assert_eq!(at(3 * block - 1, 3 * block + 1), 2);
 }
 
 #[test]

@@ -3,7 +3,11 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use aquifer_metadata::machine::effect::Run;
-use aquifer_storage::{format::object_key::object_key, store::Store};
+use aquifer_storage::{
+    cache::{block::KEPT_PIECE_BYTES_MIN, plan::BLOCK_BYTES},
+    format::{object_key::object_key, record_batch::split_batches},
+    store::Store,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -136,12 +140,116 @@ async fn a_small_part_of_a_block_is_copied_and_a_large_one_counts_as_the_block()
         let plan = plan(&log, run.offsets.base.value(), run.length as usize);
         let cutting = read(&reader, &plan, &pointers(0, log.end()), true).await.unwrap();
         let whole = reader.read(run.object, run.object_bytes, 0..run.object_bytes).await.unwrap();
-        let block = whole.as_ptr() as usize..whole.as_ptr() as usize + whole.len();
+        let block = &whole[0].bytes;
+        let block = block.as_ptr() as usize..block.as_ptr() as usize + block.len();
         let kept = cutting.chunks.iter().any(|chunk| block.contains(&(chunk.as_ptr() as usize)));
         assert_eq!(kept, !is_copied);
         let held = if is_copied { u64::from(run.length) } else { run.object_bytes };
         assert_eq!(cutting.held_bytes, held);
         assert!(cutting.held_bytes <= plan.held_bytes_max());
+    }
+}
+
+/// The pieces of a written object: its batches and its footer.
+async fn body_of(store: &CountingStore, object: ObjectName) -> Vec<Bytes> {
+    let whole = store.get(&object_key(&object)).await.unwrap();
+    let mut body: Vec<Bytes> =
+        split_batches(whole.clone()).map_while(Result::ok).map(|batch| batch.bytes).collect();
+    let batches: usize = body.iter().map(Bytes::len).sum();
+    body.push(whole.slice(batches..));
+    body
+}
+
+fn is_inside(chunk: &Bytes, of: &Bytes) -> bool {
+    let start = of.as_ptr() as usize;
+    (start..start + of.len()).contains(&(chunk.as_ptr() as usize))
+}
+
+#[tokio::test]
+async fn a_large_batch_is_sent_from_the_memory_it_was_produced_in_and_counts_as_itself() {
+    let store = Arc::new(CountingStore::default());
+    let (large, small): (Shape, Shape) = ((2000, 32), (3, 5));
+    // Behind other partitions' batches, so that the row is less than a quarter of its object.
+    let log = log(&store, &[(1200, vec![large, small, large, small])], false).await;
+    let body = body_of(&store, log.runs[0].object).await;
+    assert!(u64::from(log.runs[0].length) * 4 < log.runs[0].object_bytes);
+    let reader = object_reader(store.clone());
+    reader.insert_written(log.runs[0].object, &body).await;
+    let plan = plan(&log, 0, usize::MAX);
+    let cutting = read(&reader, &plan, &pointers(0, log.end()), true).await.unwrap();
+    assert_eq!(sent(&cutting), joined(&log.batches));
+    for piece in &body {
+        let shared = cutting.chunks.iter().filter(|chunk| is_inside(chunk, piece)).count();
+        assert_eq!(shared, usize::from(KEPT_PIECE_BYTES_MIN <= piece.len()));
+    }
+    assert_eq!(cutting.held_bytes, u64::from(log.runs[0].length));
+    assert_eq!(cutting.held_bytes, plan.held_bytes_max());
+    assert_eq!(store.gets.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn of_a_row_over_two_blocks_only_the_batch_at_their_border_is_copied() {
+    let store = Arc::new(CountingStore::default());
+    let log = log(&store, &[(0, vec![(20_000, 32); 14])], true).await;
+    let run = log.runs[0];
+    assert!(BLOCK_BYTES < u64::from(run.length));
+    let reader = object_reader(store.clone());
+    let plan = plan(&log, 0, usize::MAX);
+    let cutting = read(&reader, &plan, &pointers(0, log.end()), true).await.unwrap();
+    assert!(sent(&cutting) == joined(&log.batches));
+    let blocks = reader.read(run.object, run.object_bytes, 0..run.object_bytes).await.unwrap();
+    assert_eq!((blocks.len(), store.gets.load(Ordering::SeqCst)), (2, 2));
+    // Of each batch the header is patched, the rest is a slice.
+    let bodies = cutting.chunks.iter().filter(|chunk| 61 < chunk.len());
+    let (shared, copied): (Vec<&Bytes>, Vec<&Bytes>) =
+        bodies.partition(|chunk| blocks.iter().any(|block| is_inside(chunk, &block.bytes)));
+    assert_eq!((shared.len(), copied.len()), (13, 1));
+    let joined_bytes = copied[0].len() as u64 + 61;
+    assert_eq!(cutting.held_bytes, run.object_bytes + joined_bytes);
+    assert!(cutting.held_bytes <= plan.held_bytes_max());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn written_objects_give_what_was_written_within_the_memory_of_the_plan(
+        objects in prop::collection::vec(
+            (0_u32..300, prop::collection::vec(prop_oneof![
+                (1_u32..6, 0_usize..32), (20_u32..100, Just(32)), (300_u32..900, Just(32)),
+            ], 1..20)),
+            1..3,
+        ),
+        from in any::<prop::sample::Index>(),
+        bytes_max in prop_oneof![Just(usize::MAX), 0_usize..200_000],
+        merged: bool,
+    ) {
+        futures::executor::block_on(async {
+            let store = Arc::new(CountingStore::default());
+            let log = log(&store, &objects, merged).await;
+            let reader = object_reader(store.clone());
+            let mut small = Vec::new();
+            for run in &log.runs {
+                let body = body_of(&store, run.object).await;
+                reader.insert_written(run.object, &body).await;
+                small.extend(body.into_iter().filter(|piece| piece.len() < KEPT_PIECE_BYTES_MIN));
+            }
+            let from = from.index(log.end() as usize) as i64;
+            let plan = plan(&log, from, bytes_max);
+            let cutting = read(&reader, &plan, &pointers(0, log.end()), true).await.unwrap();
+            let all = log.from(from, log.end());
+            let sent = sent(&cutting);
+            let count = (1..=all.len()).find(|count| joined(&all[..*count]) == sent);
+            let count = count.expect("whole batches from the offset on");
+            prop_assert!(bytes_max < usize::MAX || count == all.len());
+            prop_assert!(count == 1 || sent.len() <= bytes_max);
+            prop_assert_eq!(cutting.bytes, sent.len());
+            prop_assert!(sent.len() as u64 <= cutting.held_bytes);
+            prop_assert!(cutting.held_bytes <= plan.held_bytes_max());
+            let pinned = |chunk: &Bytes| small.iter().any(|piece| is_inside(chunk, piece));
+            prop_assert!(!cutting.chunks.iter().any(pinned), "no small batch keeps its frame");
+            prop_assert_eq!(store.gets.load(Ordering::SeqCst), 0);
+            Ok(())
+        })?;
     }
 }
 

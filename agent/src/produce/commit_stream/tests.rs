@@ -3,7 +3,10 @@
 use aquifer_storage::model::{Offset, PartitionIndex, Timestamp, TopicId};
 
 use super::{super::chain::ChainKey, *};
-use crate::produce::ConnectionId;
+use crate::produce::{
+    ConnectionId,
+    testing::{ModelMachine, ModelSession},
+};
 
 fn batch(id: u64, partition: i32) -> PlacedBatch {
     let topic = TopicId::from_bytes([1; 16]);
@@ -115,8 +118,12 @@ fn given_up_objects_use_up_the_window_until_an_empty_part_moves_it() {
     assert!(!stream.can_open());
     stream.move_window();
     let (part, _) = stream.next_part(&mut chains).unwrap();
-    assert_eq!((part.low_seq.value(), part.extents.len()), (OBJECT_WINDOW, 0));
-    stream.replied(part.commit_seq, appended(0));
+    assert_eq!((part.low_seq.value(), part.extents.len()), (OBJECT_WINDOW - 1, 0));
+    let mut machine = ModelMachine::default();
+    machine.sessions.insert(part.session, ModelSession::default());
+    let reply = machine.commit(&part);
+    assert_eq!(reply, appended(0));
+    stream.replied(part.commit_seq, reply);
     assert!(stream.can_open());
 }
 

@@ -174,6 +174,12 @@ impl ValidatedBatch {
         Self { checked: self.checked.restamped(true, now) }
     }
 
+    /// The batch in memory of its own, no longer a part of the frame it came in.
+    #[must_use]
+    pub fn detached(self) -> Self {
+        Self { checked: self.checked.detached() }
+    }
+
     /// The batch as a `CreateTime` topic stores it: the client's append-time flag cleared.
     #[must_use]
     pub fn with_create_time(self) -> Self {
