@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::Path,
+    process::Command,
     thread::sleep,
     time::Duration,
 };
@@ -13,7 +14,8 @@ use std::{
 use aquifer_tests::{
     client::{Client, succeeded},
     cluster::Cluster,
-    process::{Place, free_address, metadata_node},
+    process::{Place, free_address, metadata_node, s3_environment, tool},
+    stub::StoreStub,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -53,6 +55,26 @@ fn nothing_is_lost_while(
         let told = acked.get(&record.offset);
         anyhow::ensure!(told == Some(&value), "offset {place}: told {told:?}, read {value}");
     }
+    Ok(())
+}
+
+/// Slow PUTs hold up their producers only, so parts of several objects are committed together; a
+/// reader at the end of the log must see every batch all the same.
+#[test]
+fn a_reader_at_the_end_of_the_log_misses_nothing_while_some_writes_are_slow() -> anyhow::Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let store = StoreStub::with(&["--preset", "s3-standard", "--tail", "0.05:5"])?;
+    let mut place = Place::new(folder.path().join("data"))?;
+    place.store = Some("s3://aquifer/test".to_owned());
+    place.environment = s3_environment(store.address);
+    let _process = place.up()?;
+    let mut load = Command::new(tool("TEST_BIN")?);
+    load.args(["bench", "produce", "--bootstrap", &place.kafka.to_string(), "--tail"]);
+    load.args(["--rate", "200", "--in-flight", "50", "--batch-bytes", "16384", "--idempotent"]);
+    load.args(["--warmup", "0", "--duration", "8"]);
+    // It ends with an error when offsets have holes or come twice.
+    succeeded("bench produce --tail", load.output()?)?;
     Ok(())
 }
 

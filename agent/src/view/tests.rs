@@ -74,6 +74,12 @@ fn advance(from_index: u64, index: u64, runs: Vec<Run>) -> Advance {
 }
 
 #[test]
+fn an_advance_that_begins_behind_the_end_of_the_log_shows_that_another_was_missed() {
+    let held = known(state(5, vec![run(0, 5)], 5));
+    assert_eq!(merge_advance(&held, advance(5, 6, vec![run(6, 8)])), Merge::Resync);
+}
+
+#[test]
 fn an_advance_replaces_the_rows_from_its_base_on() {
     let held = known(state(5, vec![run(0, 3), run(3, 5)], 5));
     let merged = merge_advance(&held, advance(5, 6, vec![run(3, 8), run(8, 9)]));

@@ -51,7 +51,9 @@ pub(super) fn merge_advance(held: &PartitionSnapshot, advance: Advance) -> Merge
     if advance.index <= held.index {
         return Merge::Keep;
     }
-    if held.index < advance.from_index || goes_back(&held.pointers, &advance.pointers) {
+    // Rows begin where the log ended: one that begins later has another before it.
+    let skips = held.pointers.high_watermark < advance.from;
+    if held.index < advance.from_index || skips || goes_back(&held.pointers, &advance.pointers) {
         return Merge::Resync;
     }
     let mut runs: Vec<Run> = held

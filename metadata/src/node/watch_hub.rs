@@ -280,10 +280,35 @@ impl Inner {
     }
 }
 
+/// Joins the advances of each partition: an entry may carry many parts, and a stream tells a
+/// partition's news by index, so a second one of the same index would be taken for known.
+fn one_advance_each(effects: Vec<Effect>) -> Vec<Effect> {
+    let mut joined: Vec<Effect> = Vec::with_capacity(effects.len());
+    let mut places: BTreeMap<TopicPartition, usize> = BTreeMap::new();
+    for effect in effects {
+        let Effect::PartitionAdvanced { partition, from, runs, pointers } = effect else {
+            joined.push(effect);
+            continue;
+        };
+        match places.get(&partition).and_then(|place| joined.get_mut(*place)) {
+            Some(Effect::PartitionAdvanced { from: first, runs: held, pointers: last, .. }) => {
+                held.retain(|run| run.offsets.base < from);
+                held.extend(runs);
+                (*first, *last) = ((*first).min(from), pointers);
+            }
+            _ => {
+                places.insert(partition, joined.len());
+                joined.push(Effect::PartitionAdvanced { partition, from, runs, pointers });
+            }
+        }
+    }
+    joined
+}
+
 impl ApplySink for WatchHub {
     fn applied(&self, index: LogIndex, effects: Vec<Effect>, state: &MetadataState) {
         let mut inner = self.inner();
-        for effect in effects {
+        for effect in one_advance_each(effects) {
             inner.tell_effect(index, effect, state);
         }
         // Under the hub's lock, so that a drain never reports an index it has not told.
@@ -300,3 +325,7 @@ impl ApplySink for WatchHub {
         self.applied.send_replace(index);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may unwrap")]
+mod tests;
