@@ -15,7 +15,7 @@ use crate::process::{Process, free_address, http_get, tool, wait_ready};
 pub struct StoreStub {
     /// Where it listens.
     pub address: SocketAddr,
-    process: Process,
+    _process: Process,
 }
 
 impl StoreStub {
@@ -36,7 +36,7 @@ impl StoreStub {
         command.args(["bench", "store", "--listen", &address.to_string()]).args(arguments);
         let mut process = Process::start("aquifer bench store", &mut command)?;
         wait_ready(&mut process, address, "/-/counters")?;
-        Ok(Self { address, process })
+        Ok(Self { address, _process: process })
     }
 
     /// Replaces the fault rules, a JSON list; `[]` heals.
@@ -62,10 +62,5 @@ impl StoreStub {
         let (first, last) = (body.find('{'), body.rfind('}'));
         let object = first.zip(last).map(|(first, last)| &body[first..=last]).context("JSON")?;
         Ok(serde_json::from_str(object)?)
-    }
-
-    /// Its process.
-    pub fn process(&mut self) -> &mut Process {
-        &mut self.process
     }
 }

@@ -156,8 +156,7 @@ impl Chains {
                     broken.refuse(at.sequence);
                 }
             }
-            let broken = chain.broken.as_mut().filter(|broken| broken.epoch == at.epoch);
-            let mut refused = broken;
+            let mut broken = chain.broken.as_mut().filter(|broken| broken.epoch == at.epoch);
             chain.queue.retain(|link| {
                 let Some(place) = link.place.filter(|place| place.epoch == at.epoch) else {
                     return true;
@@ -165,7 +164,7 @@ impl Chains {
                 if link.id < id {
                     return true;
                 }
-                if let Some(broken) = &mut refused {
+                if let Some(broken) = &mut broken {
                     broken.refuse(place.sequence);
                 }
                 followers.push(link.id);

@@ -3,21 +3,19 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
     path::PathBuf,
-    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
 use aquifer_storage::format::test_batch::TestBatch;
 use aquifer_tests::{
-    process::{Place, Process, free_address, http_get, s3_environment, tool, wait_ready},
+    process::{Place, Process, s3_environment},
     raw::{
         Bytes, Connection, Fields, Heard, Produced, Request, fetch, fetched, key, metadata,
         metadata_topics, produce, produced,
     },
+    stub::StoreStub,
 };
 
 use super::{
@@ -41,50 +39,32 @@ struct Stormy {
     place: Place,
     process: Process,
     log: PathBuf,
-    s3: SocketAddr,
-    _store: Process,
+    store: StoreStub,
     _folder: tempfile::TempDir,
 }
 
 impl Stormy {
     fn start(topics: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let s3 = free_address()?;
-        let mut command = Command::new(tool("TEST_BIN")?);
-        command.args(["bench", "store", "--listen", &s3.to_string(), "--preset", "zero"]);
-        let mut store = Process::start("aquifer bench store", &mut command)?;
-        wait_ready(&mut store, s3, "/-/counters")?;
+        let store = StoreStub::start()?;
         let log = folder.path().join("log");
         let mut place = Place::new(folder.path().join("data"))?;
         place.store = Some("s3://aquifer/test".to_owned());
-        place.environment = s3_environment(s3);
+        place.environment = s3_environment(store.address);
         place.log = Some(log.clone());
         let process = place.up()?;
         for topic in topics {
             create(place.kafka, topic)?;
         }
-        Ok(Self { place, process, log, s3, _store: store, _folder: folder })
+        Ok(Self { place, process, log, store, _folder: folder })
     }
 
     /// Replaces the faults: (method, action, how often).
     fn faults(&self, rules: &[(&str, &str, Option<u32>)]) -> anyhow::Result<()> {
-        let rule = |(method, action, count): &(&str, &str, Option<u32>)| serde_json::json!({"method": method, "action": action, "count": count, "fraction": 1.0});
-        let rules: Vec<_> = rules.iter().map(rule).collect();
-        let body = serde_json::json!({ "rules": rules }).to_string();
-        let mut stream = TcpStream::connect(self.s3)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(
-            stream,
-            "PUT /-/faults HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            self.s3,
-            body.len()
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let code = answer.split(' ').nth(1).context("no status")?;
-        ensure!(code.starts_with('2'), "setting faults: {answer}");
-        Ok(())
+        let rules = rules.iter().map(|(method, action, count)| {
+            serde_json::json!({"method": method, "action": action, "count": count})
+        });
+        self.store.fail(&rules.collect::<serde_json::Value>().to_string())
     }
 
     fn heal(&self) -> anyhow::Result<()> {
@@ -93,9 +73,8 @@ impl Stormy {
 
     /// A counter of the stub.
     fn counter(&self, name: &str) -> anyhow::Result<u64> {
-        let (_, body) = http_get(self.s3, "/-/counters")?;
-        let counters: serde_json::Value = serde_json::from_str(&body)?;
-        counters[name].as_u64().with_context(|| format!("no {name} in {body}"))
+        let counters = self.store.counters()?;
+        counters[name].as_u64().with_context(|| format!("no {name} in {counters}"))
     }
 
     fn connect(&self) -> anyhow::Result<Connection> {
