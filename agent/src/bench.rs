@@ -12,6 +12,7 @@ pub mod fetch;
 pub mod floor;
 pub mod idle;
 pub mod limits;
+pub mod metadata;
 pub mod process;
 pub mod produce;
 pub mod report;
@@ -38,6 +39,8 @@ pub enum Bench {
     Idle(idle::IdleArgs),
     /// What this machine can do at best: sockets, checksums, fsync, raw PUT and GET.
     Limits(limits::LimitsArgs),
+    /// Commits through a metadata group in this process, and what its runs cost.
+    Metadata(metadata::MetadataArgs),
 }
 
 /// Runs one of them to its end.
@@ -53,5 +56,6 @@ pub async fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Start(args) => start::run(args).await,
         Bench::Idle(args) => idle::run(args).await,
         Bench::Limits(args) => limits::run(args).await,
+        Bench::Metadata(args) => metadata::run(args).await,
     }
 }

@@ -15,6 +15,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{bench::Bench, placement::zone::ZoneBlocks};
 
+/// Ids above belong to metadata nodes that join later.
+pub const FOUNDER_ID_MAX: u64 = 99;
+/// More voters only make every commit slower.
+const VOTERS_MAX: usize = 7;
+
 /// A Kafka broker without disks.
 #[derive(Debug, Parser)]
 #[command(name = "aquifer", version, about, long_about = None)]
@@ -37,9 +42,52 @@ pub enum Role {
     Metadata(Flags),
     /// A stateless agent that speaks the Kafka protocol.
     Agent(Flags),
+    /// The metadata group: how it stands, and changes of it.
+    Cluster(Cluster),
     /// Load, a store with S3's shape, and the limits of this machine.
     #[command(subcommand)]
     Bench(Bench),
+}
+
+/// An operation on the metadata group.
+#[derive(Clone, Debug, Args)]
+pub struct Cluster {
+    /// Metadata nodes to ask; any one will do.
+    #[arg(long, value_name = "ADDR,...", env = "AQUIFER_METADATA", global = true)]
+    #[arg(default_value = "127.0.0.1:9340")]
+    pub metadata: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ClusterCommand,
+}
+
+/// What an operator may ask of the metadata group.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Who is in the group, who leads it, and how far each node is.
+    Status {
+        /// With the hash of the state, which is equal on all nodes at equal indexes.
+        #[arg(long)]
+        hash: bool,
+        /// As the first node that answers sees it, be it the leader or not.
+        #[arg(long)]
+        local: bool,
+    },
+    /// Makes a node that joined a voter, once it caught up.
+    AddVoter {
+        /// Its id.
+        id: u64,
+    },
+    /// Removes a voter, or a node that joined, for ever.
+    RemoveVoter {
+        /// Its id.
+        id: u64,
+    },
+    /// Hands leadership to another voter.
+    TransferLeader {
+        /// Its id; the voter that is furthest when left out.
+        id: Option<u64>,
+    },
 }
 
 /// Flags shared by all roles. Every one can also be set as `AQUIFER_<NAME>` or in the TOML file.
@@ -77,7 +125,16 @@ pub struct Flags {
     #[arg(long, value_name = "ADDR,...")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<String>,
-    /// This metadata node's id, from 1.
+    /// Metadata nodes that begin a group together, as ID=HOST:PORT: the same list on each of them,
+    /// at its first start.
+    #[arg(long, value_name = "ID=ADDR,...")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voters: Option<String>,
+    /// A metadata node whose group this one, on an empty --data, joins.
+    #[arg(long, value_name = "ADDR", conflicts_with = "voters")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<String>,
+    /// This metadata node's id among --voters, from 1.
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<u64>,
@@ -121,6 +178,12 @@ pub struct Settings {
     /// See [`Flags::metadata`].
     #[serde(default)]
     pub metadata: String,
+    /// See [`Flags::voters`].
+    #[serde(default)]
+    pub voters: Option<String>,
+    /// See [`Flags::join`].
+    #[serde(default)]
+    pub join: Option<String>,
     /// See [`Flags::id`].
     pub id: u64,
     /// See [`Flags::listen`].
@@ -374,6 +437,30 @@ fn bounded(name: &str, value: &str, from: &str, min: u64, max: u64) -> Result<u6
 fn parse_pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Parses `id=host:port,...`: one to seven voters, with ids from 1 to 99.
+///
+/// # Errors
+/// What is wrong.
+pub fn parse_voters(text: &str) -> Result<BTreeMap<u64, String>, String> {
+    let mut voters = BTreeMap::new();
+    for one in text.split(',') {
+        let (id, address) = one.trim().split_once('=').ok_or(format!("{one:?} is not ID=ADDR"))?;
+        let id = id.parse().ok().filter(|id| (1..=FOUNDER_ID_MAX).contains(id));
+        let id = id.ok_or(format!("{one:?} has no id from 1 to {FOUNDER_ID_MAX}"))?;
+        parse_host_port(address)?;
+        if voters.values().any(|known| known == address) {
+            return Err(format!("{address} is named twice"));
+        }
+        if voters.insert(id, address.to_owned()).is_some() {
+            return Err(format!("id {id} is named twice"));
+        }
+    }
+    if VOTERS_MAX < voters.len() {
+        return Err(format!("{} voters are more than {VOTERS_MAX}: use 3 or 5", voters.len()));
+    }
+    Ok(voters)
 }
 
 /// Parses `host:port`, also `[::1]:port`.

@@ -11,9 +11,16 @@
 //! - Every wait has an end: an answer comes within the client's wait and some seconds.
 
 mod answer;
+mod catch_up;
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+pub mod hot;
 pub mod metrics;
 mod missing;
+mod older_rows;
+pub mod place;
 pub mod plan;
+pub mod read_ahead;
 mod reader;
 pub mod session;
 
@@ -38,9 +45,12 @@ use aquifer_storage::{
 };
 use bytes::Bytes;
 
+pub use self::catch_up::CatchUpReaders;
 use self::{
+    catch_up::CatchUp,
     metrics::FetchMetrics,
     missing::MissingObjects,
+    place::Places,
     plan::{Isolation, PartitionInput, PartitionPlan, plan_partition},
     session::{SessionRoom, Sessions},
 };
@@ -91,14 +101,25 @@ pub struct Fetcher {
     metrics: FetchMetrics,
     missing: Arc<Mutex<MissingObjects>>,
     session_room: SessionRoom,
+    catch_up: CatchUp,
 }
 
 /// What one connection carries from fetch to fetch.
 pub struct ConnectionSessions {
     /// Its fetch sessions.
     pub sessions: Sessions,
+    /// What it fetched last.
+    pub positions: Positions,
+}
+
+/// What one connection reads, and where.
+pub struct Positions {
     /// The partitions it fetched last.
     pub watches: Watches,
+    /// Those of them that it reads behind the tail.
+    pub readers: CatchUpReaders,
+    /// Where it stopped inside a row.
+    pub places: Places,
 }
 
 /// What the read path works with.
@@ -188,7 +209,7 @@ pub struct FetchAnswer {
 /// One partition on its way to an answer.
 enum Stage {
     Refused(Fetched),
-    /// Rows older than the pushed ones are to be asked for.
+    /// Rows older than the pushed ones, which came with these pointers, are to be asked for.
     BelowWindow(Pointers, Offset),
     Planned(Pointers, PartitionPlan),
 }
@@ -204,8 +225,19 @@ impl Fetcher {
     pub fn new(deps: FetchDeps, limits: FetchLimits) -> Self {
         let FetchDeps { metadata, view, reader, budget, seams } = deps;
         let (metrics, missing) = (FetchMetrics::default(), Arc::default());
-        let session_room = SessionRoom::default();
-        Self { metadata, view, reader, budget, seams, limits, metrics, missing, session_room }
+        let (session_room, catch_up) = (SessionRoom::default(), CatchUp::default());
+        Self {
+            metadata,
+            view,
+            reader,
+            budget,
+            seams,
+            limits,
+            metrics,
+            missing,
+            session_room,
+            catch_up,
+        }
     }
 
     /// The same, counting in `metrics`.
@@ -217,7 +249,16 @@ impl Fetcher {
     /// What a new connection carries from fetch to fetch.
     pub fn sessions(&self) -> ConnectionSessions {
         let sessions = Sessions::new(self.session_room.clone());
-        ConnectionSessions { sessions, watches: self.view.watches() }
+        ConnectionSessions { sessions, positions: self.positions() }
+    }
+
+    /// Of a connection that has not fetched yet.
+    pub fn positions(&self) -> Positions {
+        Positions {
+            watches: self.view.watches(),
+            readers: CatchUpReaders::default(),
+            places: Places::default(),
+        }
     }
 
     /// A random name for a fetch session.
@@ -226,18 +267,19 @@ impl Fetcher {
     }
 
     /// Fetches; parks until `bytes_min` are there, a partition fails, or the wait is over.
-    /// `watches` then hold what was wanted.
+    /// `positions` then hold what was wanted.
     ///
     /// # Cancel safety
-    /// Dropping the future has no effect but on the caches.
+    /// Dropping the future has no effect but on the caches and on what is read ahead.
     pub async fn fetch(
         &self,
-        watches: &mut Watches,
+        positions: &mut Positions,
         wanted: &[Wanted],
         params: FetchParams,
     ) -> FetchAnswer {
         let start = self.seams.clock.mono();
         let deadline = start + params.wait.min(self.limits.wait_max);
+        let Positions { watches, readers, places } = positions;
         watches.hold(wanted.iter().map(|one| one.partition));
         self.first_push(watches, wanted, start + FIRST_PUSH_MAX).await;
         let bytes_max = params.bytes_max.min(self.limits.response_bytes_max);
@@ -253,7 +295,7 @@ impl Fetcher {
             let enough = params.bytes_min.min(bytes_max) <= available;
             if failed || enough || deadline <= self.seams.clock.mono() || wanted.is_empty() {
                 let job = answer::Job { wanted, watches, params, deadline };
-                return self.answer(job, stages).await;
+                return self.answer(job, (readers, places), stages).await;
             }
             drop(stages);
             tokio::select! {
@@ -282,7 +324,8 @@ impl Fetcher {
         let mut stages = Vec::with_capacity(wanted.len());
         let mut look = Look::default();
         for one in wanted {
-            stages.push(self.plan_one(one, watches, params.isolation, &mut look).await);
+            let stage = self.plan_one(one, watches, params.isolation, &mut look).await;
+            stages.push(self.with_older_rows(one, stage, params.isolation));
         }
         let mut available = stages.iter().map(Stage::available).fold(0, usize::saturating_add);
         let below: Vec<(usize, Pointers, Offset)> = stages
@@ -302,8 +345,9 @@ impl Fetcher {
                 }
                 continue;
             }
-            let asked = chunk.iter().map(|(place, _, offset)| async move {
-                (*place, self.plan_below_window(&wanted[*place], *offset, params.isolation).await)
+            let asked = chunk.iter().map(|(place, pointers, offset)| async move {
+                let below = (*pointers, *offset);
+                (*place, self.plan_below_window(&wanted[*place], below, params.isolation).await)
             });
             for (place, stage) in futures::future::join_all(asked).await {
                 available = available.saturating_add(stage.available());
@@ -351,11 +395,27 @@ impl Fetcher {
         if offset < bound && !in_window {
             return Stage::BelowWindow(pointers, offset);
         }
-        Stage::planned(one, offset, (&state, false), isolation)
+        Stage::planned(one, offset, &state, isolation)
     }
 
-    /// History older than the pushed rows is asked for; rows and pointers of that answer only.
-    async fn plan_below_window(&self, one: &Wanted, offset: Offset, isolation: Isolation) -> Stage {
+    /// The same, planned if the rows that it needs were asked for lately.
+    fn with_older_rows(&self, one: &Wanted, stage: Stage, isolation: Isolation) -> Stage {
+        let Stage::BelowWindow(pushed, offset) = &stage else { return stage };
+        let now = self.seams.clock.mono();
+        let rows = self.catch_up.older().find(one.partition, *offset, now);
+        match rows {
+            Some(rows) => Stage::planned_older(one, (*pushed, *offset), &rows, isolation),
+            None => stage,
+        }
+    }
+
+    /// History older than the rows that were pushed with `pushed` is asked for.
+    async fn plan_below_window(
+        &self,
+        one: &Wanted,
+        (pushed, offset): (Pointers, Offset),
+        isolation: Isolation,
+    ) -> Stage {
         let limit = WINDOW_RUNS_MAX as u32;
         let query = Query::Runs { partition: one.partition, offset, limit };
         let asked = self.seams.timeout(QUERY_MAX, self.metadata.query(query)).await;
@@ -366,9 +426,11 @@ impl Fetcher {
                     // Retention or DeleteRecords moved past it meanwhile.
                     return Stage::refused(None, FetchRefused::OffsetOutOfRange);
                 }
-                let rows_follow = WINDOW_RUNS_MAX <= runs.len();
-                let state = PartitionState { partition, index, runs, pointers };
-                Stage::planned(one, offset, (&state, rows_follow), isolation)
+                let rows = Arc::new(PartitionState { partition, index, runs, pointers });
+                let now = self.seams.clock.mono();
+                self.catch_up.older().answered(offset, Arc::clone(&rows), now);
+                self.keep_swept();
+                Stage::planned_older(one, (pushed, offset), &rows, isolation)
             }
             Some(Ok((_, Answer::Runs(None)))) => Stage::refused(None, FetchRefused::Unknown),
             Some(Ok((_, other))) => {
@@ -414,21 +476,38 @@ impl Stage {
         Self::Refused(Fetched::refused(pointers, refused))
     }
 
-    /// Plans over rows, and whether more follow them.
-    fn planned(
-        one: &Wanted,
-        offset: Offset,
-        (state, rows_follow): (&PartitionState, bool),
-        isolation: Isolation,
-    ) -> Self {
-        let input = PartitionInput {
+    /// Plans over pushed rows.
+    fn planned(one: &Wanted, offset: Offset, state: &PartitionState, isolation: Isolation) -> Self {
+        let plan = plan_partition(&PartitionInput {
             offset,
             bytes_max: one.bytes_max,
             runs: &state.runs,
-            rows_follow,
+            rows_follow: false,
             bound: isolation.bound(&state.pointers),
-        };
-        Self::Planned(state.pointers, plan_partition(&input))
+        });
+        Self::Planned(state.pointers, plan)
+    }
+
+    /// Plans over rows older than those that were pushed with `pushed`. How far the log goes is
+    /// told as it was pushed: what a question once gave may be older than what clients were told,
+    /// or newer than what the next ones will be. The last stable offset goes with the rows.
+    fn planned_older(
+        one: &Wanted,
+        (pushed, offset): (Pointers, Offset),
+        older: &PartitionState,
+        isolation: Isolation,
+    ) -> Self {
+        let last_stable = older.pointers.last_stable.min(pushed.high_watermark);
+        let told = Pointers { last_stable, ..pushed };
+        let mut plan = plan_partition(&PartitionInput {
+            offset,
+            bytes_max: one.bytes_max,
+            runs: &older.runs,
+            rows_follow: WINDOW_RUNS_MAX <= older.runs.len(),
+            bound: isolation.bound(&told),
+        });
+        plan.is_behind = true;
+        Self::Planned(told, plan)
     }
 
     fn available(&self) -> usize {

@@ -13,7 +13,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("AQUIFER_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,aquifer=info"));
+        // Raft's own warnings repeat with each heartbeat a node that is down does not answer.
+        .unwrap_or_else(|_| {
+            tracing_subscriber::EnvFilter::new(
+                "warn,aquifer=info,aquifer_metadata=info,openraft=error",
+            )
+        });
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was already installed");
@@ -31,6 +36,7 @@ fn main() -> ExitCode {
             Role::Up(flags) => roles::up::run(&flags).await,
             Role::Metadata(flags) => roles::metadata::run(&flags).await,
             Role::Agent(flags) => roles::agent::run(&flags).await,
+            Role::Cluster(cluster) => roles::cluster::run(&cluster).await,
             Role::Bench(bench) => aquifer_agent::bench::run(bench).await,
         }
     });

@@ -29,6 +29,9 @@ mod buffer;
 mod chain;
 mod commit_stream;
 mod flusher;
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+pub mod hot;
 mod ledger;
 mod link;
 mod plan;
@@ -62,16 +65,27 @@ impl BatchId {
     fn next(self) -> Self {
         Self(self.0.checked_add(1).expect("a process sees fewer than 2^64 batches"))
     }
+
+    /// How many batches later than `first` it came.
+    fn distance_from(self, first: Self) -> usize {
+        usize::try_from(self.0.saturating_sub(first.0)).unwrap_or(usize::MAX)
+    }
+
+    /// The batch that came `count` later.
+    fn advance(self, count: usize) -> Self {
+        Self(self.0.saturating_add(count as u64))
+    }
 }
 
-/// The bytes' place in a budget. It travels with the batch and is given back when the PUT that
-/// carries the bytes has ended.
-pub struct Permit(Option<Box<dyn Send + Sync>>);
+/// The place of a request's bytes in a budget. It is given back when every PUT that carries some
+/// of them has ended.
+#[derive(Clone)]
+pub struct Permit(Option<Arc<dyn Send + Sync>>);
 
 impl Permit {
     /// Holds `held` until the bytes are no longer needed.
     pub fn new(held: impl Send + Sync + 'static) -> Self {
-        Self(Some(Box::new(held)))
+        Self(Some(Arc::new(held)))
     }
 
     /// Bytes that no budget counts.
@@ -83,6 +97,15 @@ impl Permit {
     pub const fn is_counted(&self) -> bool {
         self.0.is_some()
     }
+
+    /// Whether both are the same place.
+    fn is_same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(held), Some(other)) => Arc::ptr_eq(held, other),
+            (None, None) => true,
+            _ => false,
+        }
+    }
 }
 
 /// One batch of a produce request.
@@ -91,8 +114,6 @@ pub struct ProduceBatch {
     pub partition: TopicPartition,
     /// The batch.
     pub batch: ValidatedBatch,
-    /// Its place in the produce budget.
-    pub permit: Permit,
 }
 
 /// What became of a batch.
@@ -174,6 +195,7 @@ enum Message {
         connection: ConnectionId,
         deadline: MonoTime,
         batches: Vec<ProduceBatch>,
+        permit: Permit,
         reply: oneshot::Sender<Vec<AppendOutcome>>,
     },
     Close(ConnectionId),
@@ -207,12 +229,12 @@ impl Producer {
         &self,
         connection: ConnectionId,
         timeout: Duration,
-        batches: Vec<ProduceBatch>,
+        (batches, permit): (Vec<ProduceBatch>, Permit),
     ) -> PendingAppend {
         let deadline = self.seams.clock.mono() + timeout.min(DEADLINE_MAX);
         let batch_count = batches.len();
         let (reply, outcomes) = oneshot::channel();
-        let message = Message::Append { connection, deadline, batches, reply };
+        let message = Message::Append { connection, deadline, batches, permit, reply };
         let taken = self.inbox.send(message).await.is_ok();
         PendingAppend { batch_count, outcomes, taken }
     }

@@ -2,6 +2,7 @@
 
 pub mod agent;
 mod bucket;
+pub mod cluster;
 pub mod metadata;
 mod parts;
 mod signals;

@@ -1,5 +1,6 @@
 //! The agent's one view of metadata. `aquifer up` answers it in process; `remote` over gRPC.
 
+pub mod cluster;
 #[cfg(feature = "server")]
 pub mod direct;
 pub mod remote;

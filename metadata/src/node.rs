@@ -1,20 +1,27 @@
 //! A metadata node: the Raft group's member, the one proposer, liveness, ticks and watches, put
 //! together over one data folder.
 
+mod checkpoints;
 pub mod cost;
 pub mod folder;
 pub mod followers;
+mod formation;
 pub mod health;
+mod launch;
+pub mod leadership;
 pub mod liveness;
+mod members;
+pub mod presence;
 pub mod proposer;
 pub mod read_index;
 pub mod signs;
 mod startup;
 pub mod ticks;
+mod transfer;
 pub mod watch_hub;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -31,33 +38,27 @@ use aquifer_storage::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
-    folder::{FolderError, FolderLock, Identity},
+    checkpoints::Checkpoints,
+    folder::{FolderError, Identity},
     followers::{Follower, Followers},
-    liveness::{Liveness, Watchman},
+    leadership::Leadership,
+    liveness::Liveness,
+    presence::Presence,
     proposer::Proposer,
     read_index::ReadIndex,
     signs::Sign,
-    startup::{Expected, check_owner, lead, open_log, raft_config},
     watch_hub::{WatchHub, stream::WatchTask},
 };
 use crate::{
     client::{CallError, Heartbeat, WatchStream, direct::DirectClient},
     machine::{
-        Genesis, MetadataState,
+        Genesis,
         command::{AppliedReply, Command},
         query::{Answer, Query},
     },
-    raft::{
-        RaftHandle,
-        log_store::LogStore,
-        network::NoPeers,
-        snapshot_file::{SnapshotError, SnapshotFiles},
-        state_machine::{MachineCell, StateMachine},
-    },
-    wal::{
-        Wal, WalError,
-        disk::{Disk, FsDisk},
-    },
+    proto,
+    raft::{RaftHandle, network::Peers, snapshot_file::SnapshotError, state_machine::MachineCell},
+    wal::{Wal, WalError},
 };
 
 /// How a node is started.
@@ -73,18 +74,51 @@ pub struct NodeConfig {
     pub tuning: Tuning,
 }
 
-/// When snapshots are taken: both bound how long a restart replays.
+/// When snapshots are taken, which bounds how long a restart replays, and how fast a leader that
+/// is gone is replaced.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
-    /// After this many entries.
+    /// A snapshot after this many entries.
     pub snapshot_entries: u64,
-    /// After this many bytes of entries.
+    /// A snapshot after this many bytes of entries.
     pub snapshot_bytes: u64,
+    /// Entries kept behind a snapshot for followers that are a little late.
+    pub entries_kept: u64,
+    /// The state is hashed, and compared between the nodes, every so many entries.
+    pub hash_entries: u64,
+    /// Raft's timings.
+    pub timings: Timings,
+}
+
+/// Raft's timings, in milliseconds. A follower stands for election `max` plus `min..max` after it
+/// last heard the leader, and a leader that no majority answered for `max` says that it leads no
+/// more.
+#[derive(Clone, Copy, Debug)]
+pub struct Timings {
+    /// How often the leader is heard.
+    pub heartbeat_ms: u64,
+    /// The shortest election time-out.
+    pub election_ms_min: u64,
+    /// The longest election time-out.
+    pub election_ms_max: u64,
+}
+
+impl Default for Timings {
+    /// A leader that is gone is replaced within half a second; six heartbeats may be lost.
+    fn default() -> Self {
+        Self { heartbeat_ms: 50, election_ms_min: 130, election_ms_max: 210 }
+    }
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { snapshot_entries: 10_000, snapshot_bytes: 64 << 20 }
+        Self {
+            snapshot_entries: 10_000,
+            snapshot_bytes: 64 << 20,
+            entries_kept: 1_000,
+            hash_entries: 16_384,
+            timings: Timings::default(),
+        }
     }
 }
 
@@ -106,6 +140,9 @@ pub enum StartError {
     /// The snapshot is whole by its checksum, but not one this build reads, or of another cluster.
     #[error("metadata snapshot: {0}")]
     State(String),
+    /// It was started as the only voter, and is not.
+    #[error("{0} is of a node in a group of several: start it with `aquifer metadata`")]
+    OneOfSeveral(PathBuf),
     /// Raft did not start, or did not recover what the log holds.
     #[error("raft: {0}")]
     Raft(String),
@@ -147,8 +184,6 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(5);
 /// Events buffered in a stream's channel; the backlog proper is the hub's.
 const WATCH_CHANNEL_EVENTS: usize = 256;
 const WATCH_CHANNEL_REQUESTS: usize = 1024;
-/// How often the size of the log since the last snapshot is looked at.
-const SNAPSHOT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A running node. Cheap to clone. When the last clone goes, Raft stops; the folder's lock goes
 /// once nobody is left who could write to the folder.
@@ -167,138 +202,23 @@ struct Inner {
     proposer: Proposer,
     read_index: ReadIndex,
     liveness: Liveness,
+    leadership: Leadership,
+    presence: Presence,
+    checkpoints: Checkpoints,
+    peers: Peers,
     followers: Followers,
     metrics: Arc<NodeMetrics>,
     stop_proposer: Mutex<Option<oneshot::Sender<()>>>,
     /// Set at shutdown: ends the background tasks, Raft among them.
     running: watch::Sender<bool>,
-    fatal: watch::Receiver<Option<Fatal>>,
+    stopped: watch::Sender<Option<Fatal>>,
     commit_streams: Mutex<BTreeMap<SessionId, (u64, oneshot::Sender<()>)>>,
     commit_stream_count: AtomicU64,
+    /// Held by a change of the members: they take turns.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl MetadataNode {
-    /// Starts the node of a group with one voter and returns once it leads and has applied
-    /// everything its log holds.
-    pub async fn start(config: NodeConfig, seams: Seams) -> Result<Self, StartError> {
-        Self::start_through(config, seams, |disk| Arc::new(disk)).await
-    }
-
-    /// As [`Self::start`], with the log written through what `wrap` makes of the folder's disk:
-    /// how a failing disk is injected.
-    pub async fn start_through(
-        config: NodeConfig,
-        seams: Seams,
-        wrap: impl FnOnce(FsDisk) -> Arc<dyn Disk>,
-    ) -> Result<Self, StartError> {
-        let lock = Arc::new(FolderLock::take(&config.data_dir)?);
-        let identity = Identity {
-            cluster_id: config.genesis.cluster_id.clone(),
-            node_id: config.node_id,
-            lineage: config.genesis.lineage,
-        };
-        let raft_dir = config.data_dir.join("raft");
-        let owned = folder::is_owned(&config.data_dir, &identity)?;
-        let (files, newest) = SnapshotFiles::open(&raft_dir)?;
-        let expected = Expected {
-            log: owned || newest.is_some(),
-            last: newest.as_ref().and_then(|(meta, _)| Some(meta.last_log_id?.index)),
-        };
-        let disk = wrap(FsDisk::new(&raft_dir).guarded(lock.clone()));
-        let wal = open_log(&raft_dir, &identity, &expected, &seams, disk)?;
-        // Behind the log: from now on a log that is not there is a loss.
-        folder::claim(&config.data_dir, &identity)?;
-        let hub = Arc::new(WatchHub::default());
-        let files = files.guarded(lock);
-        let state = MetadataState::new(config.genesis.clone());
-        let (running, _) = watch::channel(true);
-        let adapter = StateMachine::new(files, newest, state, hub.clone())
-            .map_err(|error| StartError::State(error.to_string()))?
-            .patient(seams.clone(), running.subscribe());
-        let machine = adapter.cell();
-        check_owner(&machine, &identity)?;
-        let log = LogStore::new(wal.clone(), seams.clone());
-        let raft_config = Arc::new(raft_config(&config));
-        let raft = RaftHandle::new(config.node_id, raft_config, NoPeers, log, adapter)
-            .await
-            .map_err(|error| StartError::Raft(error.to_string()))?;
-        // From here on Raft stops when `running` does, also when this future is dropped.
-        seams.spawn("raft-stop", stop_behind(running.subscribe(), raft.clone(), wal.clone()));
-        if let Err(error) = lead(&raft, config.node_id).await {
-            stop(&raft, &wal).await;
-            return Err(error);
-        }
-        let node = Self::assemble(Parts { identity, seams, raft, wal, machine, hub, running });
-        node.spawn_snapshots(config.tuning.snapshot_bytes);
-        Ok(node)
-    }
-
-    fn assemble(parts: Parts) -> Self {
-        let Parts { identity, seams, raft, wal, machine, hub, running } = parts;
-        let metrics = Arc::new(NodeMetrics::default());
-        let (proposer, proposing) =
-            Proposer::new(raft.clone(), wal.clone(), seams.clone(), metrics.clone());
-        let (read_index, reading) = ReadIndex::new(raft.clone());
-        let (stop_proposer, stop) = oneshot::channel();
-        let (fatal_sender, fatal) = watch::channel(None);
-        let liveness = Liveness::default();
-        let followers = Followers::new(liveness.clone());
-        let watchman = Watchman {
-            liveness: liveness.clone(),
-            raft: raft.clone(),
-            machine: machine.clone(),
-            proposer: proposer.clone(),
-            hub: hub.clone(),
-        };
-        seams.spawn("proposer", proposing.run(stop));
-        seams.spawn("read-index", until_stopped(running.subscribe(), reading));
-        let judging = watchman.run(seams.clone());
-        seams.spawn("liveness", until_stopped(running.subscribe(), judging));
-        let ticking = ticks::run(machine.clone(), proposer.clone(), seams.clone());
-        seams.spawn("ticks", until_stopped(running.subscribe(), ticking));
-        let looking = health::watch_log(wal.clone(), seams.clone(), fatal_sender.clone());
-        seams.spawn("log-watch", until_stopped(running.subscribe(), looking));
-        let looking = health::watch_raft(raft.clone(), running.subscribe(), fatal_sender);
-        seams.spawn("raft-watch", looking);
-        let stop_proposer = Mutex::new(Some(stop_proposer));
-        let commit_streams = Mutex::default();
-        let commit_stream_count = AtomicU64::new(0);
-        let inner = Inner {
-            identity,
-            seams,
-            raft,
-            wal,
-            machine,
-            hub,
-            proposer,
-            read_index,
-            liveness,
-            followers,
-            metrics,
-            stop_proposer,
-            running,
-            fatal,
-            commit_streams,
-            commit_stream_count,
-        };
-        Self { inner: Arc::new(inner) }
-    }
-
-    fn spawn_snapshots(&self, bytes_max: u64) {
-        let (raft, machine) = (self.inner.raft.clone(), self.inner.machine.clone());
-        let seams = self.inner.seams.clone();
-        let task = async move {
-            loop {
-                seams.sleep(SNAPSHOT_CHECK_INTERVAL).await;
-                let due = bytes_max <= machine.lock().entry_bytes_since_snapshot();
-                if due && raft.trigger().snapshot().await.is_err() {
-                    return; // Raft stopped; `fatal` says why.
-                }
-            }
-        };
-        self.inner.seams.spawn("snapshots", until_stopped(self.inner.running.subscribe(), task));
-    }
-
     /// This node's [`crate::client::Metadata`], in process.
     pub fn client(&self) -> DirectClient {
         DirectClient::new(self.clone())
@@ -334,9 +254,67 @@ impl MetadataNode {
         self.inner.read_index.fresh().await
     }
 
-    /// Answers `query` at a linearizable index. A group member that asks is noted
-    /// to live.
+    /// This node's member of the Raft group.
+    pub(crate) fn raft(&self) -> &RaftHandle {
+        &self.inner.raft
+    }
+
+    /// Whether a message of another node may be read, and whose it is.
+    pub(crate) fn admit_peer(&self, peer: Option<&proto::Peer>) -> Result<u64, proto::Refusal> {
+        self.inner.peers.me().admit(peer, |id| self.inner.leadership.member(id))
+    }
+
+    /// The leader of `term` found these sessions absent.
+    pub(crate) fn learn_absent(&self, term: u64, absent: BTreeSet<SessionId>) {
+        self.inner.presence.tell(term, absent);
+    }
+
+    /// Begins the group of `founders`, each with the `host:port` where the others reach it,
+    /// together with them. A node that is part of a group already takes no notice.
+    pub fn form(&self, founders: BTreeMap<u64, String>) {
+        let inner = &self.inner;
+        let formation = formation::Formation {
+            raft: inner.raft.clone(),
+            peers: inner.peers.clone(),
+            founders,
+            fatal: inner.stopped.clone(),
+            seams: inner.seams.clone(),
+        };
+        inner.seams.spawn("formation", until_stopped(inner.running.subscribe(), formation.run()));
+    }
+
+    /// Of this node's data folder.
+    pub fn incarnation(&self) -> u64 {
+        self.inner.peers.me().incarnation
+    }
+
+    /// What each other node refused of this one last, and why.
+    pub fn refusals(&self) -> BTreeMap<u64, String> {
+        self.inner.peers.refusals()
+    }
+
+    /// What this node tells one that it meets.
+    pub(crate) async fn hello(&self) -> Result<proto::Hello, CallError> {
+        let refused = |reason| CallError { call: "hello", outcome: Outcome::Unavailable, reason };
+        if !*self.inner.running.borrow() {
+            return Err(refused("the metadata node is stopping".to_owned()));
+        }
+        let initialized = self.inner.raft.is_initialized().await;
+        let initialized = initialized.map_err(|error| refused(error.to_string()))?;
+        Ok(proto::Hello { incarnation: self.inner.peers.me().incarnation, initialized })
+    }
+
+    /// Whether this node leads, and who does.
+    pub fn leadership(&self) -> &Leadership {
+        &self.inner.leadership
+    }
+
+    /// Answers `query` at a linearizable index. A group member that asks is noted to live, which
+    /// only the leader can do.
     pub async fn query(&self, query: Query) -> Result<(LogIndex, Answer), CallError> {
+        if matches!(query, Query::Group(_)) {
+            self.lead("query")?;
+        }
         self.read_index().await?;
         let (index, answer) = {
             let machine = self.inner.machine.lock();
@@ -386,15 +364,19 @@ impl MetadataNode {
         }
     }
 
-    /// Notes that `session` lives.
+    fn lead(&self, call: &'static str) -> Result<u64, CallError> {
+        self.inner.leadership.term().map_err(|not_leader| not_leader.refusal_of(call))
+    }
+
+    /// The agent of `session` took in the catalog as of `seen`, from another node's stream.
+    pub fn took_in(&self, session: SessionId, seen: LogIndex) {
+        self.inner.followers.heard(session, seen);
+    }
+
+    /// Notes that `session` lives. Only a leader can that a majority confirmed of late, and that
+    /// holds everything that was committed before it.
     pub fn heartbeat(&self, session: SessionId) -> Result<Heartbeat, CallError> {
-        if self.inner.raft.as_leader().is_err() {
-            return Err(CallError {
-                call: "heartbeat",
-                outcome: Outcome::Unavailable,
-                reason: "this node does not lead".into(),
-            });
-        }
+        self.lead("heartbeat")?;
         let (index, live) = {
             let machine = self.inner.machine.lock();
             (machine.index(), machine.state.live_sessions().contains(&session))
@@ -408,8 +390,12 @@ impl MetadataNode {
     }
 
     /// Registers a session's new commit stream and ends the one before. The receiver resolves
-    /// when a newer stream takes over.
-    pub fn replace_commit_stream(&self, session: SessionId) -> CommitStreamGuard {
+    /// when a newer stream takes over. Only the leader has commit streams.
+    pub fn replace_commit_stream(
+        &self,
+        session: SessionId,
+    ) -> Result<CommitStreamGuard, CallError> {
+        let term = self.lead("commits")?;
         let (replaced, ended) = oneshot::channel();
         let id = self.inner.commit_stream_count.fetch_add(1, Ordering::Relaxed);
         self.inner.metrics.commit_streams_opened.fetch_add(1, Ordering::Relaxed);
@@ -417,7 +403,8 @@ impl MetadataNode {
         if let Some((_, older)) = streams.insert(session, (id, replaced)) {
             let _ = older.send(()); // It may have ended by itself.
         }
-        CommitStreamGuard { node: self.clone(), session, id, ended }
+        let leads = self.inner.leadership.changes();
+        Ok(CommitStreamGuard { node: self.clone(), session, id, term, leads, ended })
     }
 
     /// Opens a watch stream once this node has applied `seen`. An agent in this process is told
@@ -452,15 +439,22 @@ impl MetadataNode {
 
     /// Resolves when the node had to stop: its process should end. Pends for ever otherwise.
     pub async fn fatal(&self) -> Fatal {
-        let mut fatal = self.inner.fatal.clone();
+        let mut fatal = self.inner.stopped.subscribe();
         if let Ok(found) = fatal.wait_for(Option::is_some).await {
             return found.clone().expect("waited for it");
         }
         std::future::pending().await // Shut down in order.
     }
 
-    /// Answers what is queued `Unavailable`, waits for what is under way, and stops Raft.
+    /// Hands leadership over, answers what is queued `Unavailable`, waits for what is under way,
+    /// and stops Raft.
     pub async fn shutdown(&self) {
+        self.step_aside().await;
+        self.halt().await;
+    }
+
+    /// As [`Self::shutdown`], without a word to the others: they must notice.
+    pub async fn halt(&self) {
         let proposer = self.inner.stop_proposer.lock().expect("no panic while held").take();
         if let Some(proposer) = proposer {
             let _ = proposer.send(()); // The proposer may be gone with Raft.
@@ -481,8 +475,22 @@ pub struct CommitStreamGuard {
     node: MetadataNode,
     session: SessionId,
     id: u64,
+    term: u64,
+    leads: watch::Receiver<Option<u64>>,
     /// Resolves when a newer stream of the session takes over.
     pub ended: oneshot::Receiver<()>,
+}
+
+impl CommitStreamGuard {
+    /// Completes when this node leads no more.
+    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        leadership::lost(self.leads.clone(), self.term)
+    }
+
+    /// How long answers may still come behind that.
+    pub fn grace(&self) -> Duration {
+        self.node.inner.leadership.lease()
+    }
 }
 
 impl Drop for CommitStreamGuard {
@@ -492,16 +500,6 @@ impl Drop for CommitStreamGuard {
             streams.remove(&self.session);
         }
     }
-}
-
-struct Parts {
-    identity: Identity,
-    seams: Seams,
-    raft: RaftHandle,
-    wal: Wal,
-    machine: MachineCell,
-    hub: Arc<WatchHub>,
-    running: watch::Sender<bool>,
 }
 
 /// Ends what writes to the folder: Raft first, then what it left to the log.

@@ -9,19 +9,24 @@
 
 /// The words of the Raft library that the node says: all it knows of it.
 pub(crate) mod library {
-    #[cfg(test)]
-    pub(crate) use openraft::raft::AppendEntriesRequest;
+    pub(crate) use openraft::raft::{AppendEntriesRequest, TransferLeaderError};
     pub(crate) use openraft::{
-        BasicNode, Config, ReadPolicy, SnapshotPolicy, async_runtime::watch::WatchReceiver,
+        ChangeMembers, Config, ReadPolicy, SnapshotPolicy, StorageHelper,
+        async_runtime::{instant::Instant, watch::WatchReceiver},
         impls::ProgressResponder,
     };
+
+    /// A snapshot and what it covers.
+    pub(crate) type Snapshot = openraft::alias::SnapshotOf<super::TypeConfig, bytes::Bytes>;
 }
 
 pub mod log_store;
 pub mod network;
+pub mod peer;
 pub mod record;
 pub mod snapshot_file;
 pub mod state_machine;
+pub mod wire;
 
 use std::fmt;
 
@@ -36,6 +41,7 @@ openraft::declare_raft_types!(
     pub TypeConfig:
         D = EncodedEntry,
         R = EntryReply,
+        Node = Member,
 );
 
 /// A Raft entry of our group.
@@ -65,6 +71,21 @@ impl fmt::Debug for EncodedEntry {
 impl fmt::Display for EncodedEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// A node as the membership names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// Where the others reach it, `host:port`; empty for a single voter that nobody calls.
+    pub address: String,
+    /// Of its data folder; 0 is not known, and not checked.
+    pub incarnation: u64,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)
     }
 }
 

@@ -7,21 +7,31 @@
 
 mod admission;
 mod calls;
+mod cluster;
+mod incoming;
+mod peers;
 mod streams;
 
 use std::{future::Future, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch};
-use tonic::transport::{Server, server::TcpIncoming};
+use aquifer_storage::seam::net::Listener;
+use tokio::sync::watch;
+use tonic::transport::Server;
 
 use crate::{
     client::remote::{CONNECTION_WINDOW_BYTES, REQUEST_BYTES_MAX, STREAM_WINDOW_BYTES},
     node::MetadataNode,
-    proto::metadata_server::MetadataServer,
+    proto::{
+        cluster_server::ClusterServer, metadata_server::MetadataServer, raft_server::RaftServer,
+    },
+    raft::network::PEER_MESSAGE_BYTES_MAX,
 };
 
 /// Requests and streams of one connection at once: an agent multiplexes all of its own over one.
 const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
+/// Calls that their callers gave up before they were looked at. A node that was stalled for a
+/// moment finds many heartbeats so; to close the connection for it would stall it again.
+const RESET_STREAMS_MAX: usize = 1024;
 /// Headers of one request: gRPC sends a few hundred bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Two together notice an agent that is gone long before its session is fenced.
@@ -45,15 +55,17 @@ pub struct ServeError {
 /// # Cancel safety
 /// Dropping the future stops accepting; connections end with their own calls.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     node: MetadataNode,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let seams = node.seams().clone();
     let (stop, stopping) = watch::channel(false);
-    let service = MetadataServer::new(Service { node, stopping: stopping.clone() })
-        .max_decoding_message_size(REQUEST_BYTES_MAX);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let service = Service { node, stopping: stopping.clone() };
+    let raft = RaftServer::new(service.clone()).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
+    let cluster = ClusterServer::new(service.clone());
+    let service = MetadataServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let incoming = incoming::connections(listener.into(), seams.clone());
     let signal = async move {
         shutdown.await;
         stop.send_replace(true);
@@ -65,7 +77,10 @@ pub async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS_MAX))
         .add_service(service)
+        .add_service(raft)
+        .add_service(cluster)
         .serve_with_incoming_shutdown(incoming, signal);
     let overdue = async {
         stopped(stopping).await;
@@ -86,6 +101,7 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 }
 
 /// One node, as its callers see it.
+#[derive(Clone)]
 struct Service {
     node: MetadataNode,
     stopping: watch::Receiver<bool>,

@@ -28,7 +28,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 pub mod disk;
 mod error;
@@ -108,7 +108,8 @@ pub enum Drive {
     Thread,
     /// Every request is written and synced before its call returns. For a deterministic simulator.
     Inline,
-    /// Requests wait for [`Wal::run_waiting`]. For tests of group commit.
+    /// Requests wait for [`Wal::run_waiting`]: for tests of group commit, and for a simulator in
+    /// which a sync takes time.
     Manual,
 }
 
@@ -177,7 +178,25 @@ struct Inner {
 
 enum Driver {
     Thread { inbox: Option<mpsc::Sender<Message>>, thread: Option<thread::JoinHandle<()>> },
-    Caller { queue: Mutex<Vec<Message>>, writer: Box<Mutex<Writer>>, inline: bool },
+    Caller { queue: Queue, writer: Box<Mutex<Writer>>, inline: bool },
+}
+
+/// What waits for a caller to write it.
+#[derive(Default)]
+struct Queue {
+    messages: Mutex<Vec<Message>>,
+    filled: Notify,
+}
+
+impl Queue {
+    fn push(&self, message: Message) {
+        self.messages.lock().expect("no holder panics").push(message);
+        self.filled.notify_one();
+    }
+
+    fn take(&self) -> Vec<Message> {
+        std::mem::take(&mut *self.messages.lock().expect("no holder panics"))
+    }
 }
 
 impl Drop for Inner {
@@ -292,7 +311,7 @@ impl Wal {
                 Driver::Thread { inbox: Some(inbox), thread: Some(thread) }
             }
             Drive::Inline | Drive::Manual => Driver::Caller {
-                queue: Mutex::default(),
+                queue: Queue::default(),
                 writer: Box::new(Mutex::new(writer)),
                 inline: config.drive == Drive::Inline,
             },
@@ -435,13 +454,21 @@ impl Wal {
         read
     }
 
+    /// With [`Drive::Manual`]: returns once a request waits for [`Self::run_waiting`]. For one task
+    /// at a time; never returns with another drive.
+    pub async fn filled(&self) {
+        match &self.inner.driver {
+            Driver::Caller { queue, .. } => queue.filled.notified().await,
+            Driver::Thread { .. } => std::future::pending().await,
+        }
+    }
+
     /// With [`Drive::Manual`]: writes what waits as one group commit, and runs the callbacks.
     pub fn run_waiting(&self) {
         let Driver::Caller { queue, writer, .. } = &self.inner.driver else { return };
         let due = {
             let mut writer = writer.lock().expect("no holder of the writer panics");
-            let messages = std::mem::take(&mut *queue.lock().expect("no holder panics"));
-            let due = writer.commit(messages);
+            let due = writer.commit(queue.take());
             writer.prepare_ahead();
             due
         };
@@ -543,14 +570,14 @@ impl Wal {
 /// A place in the queue.
 enum Permit<'a> {
     Thread(mpsc::Permit<'a, Message>),
-    Caller(&'a Mutex<Vec<Message>>),
+    Caller(&'a Queue),
 }
 
 impl Permit<'_> {
     fn send(self, message: Message) {
         match self {
             Self::Thread(permit) => permit.send(message),
-            Self::Caller(queue) => queue.lock().expect("no holder panics").push(message),
+            Self::Caller(queue) => queue.push(message),
         }
     }
 }

@@ -110,6 +110,14 @@ impl Disk for FaultyDisk {
         Ok(self.file(self.inner.open(name)?))
     }
 
+    fn folder(&self, name: &str) -> Arc<dyn Disk> {
+        self.inner.folder(name)
+    }
+
+    fn remove_folder(&self, name: &str) -> io::Result<()> {
+        self.inner.remove_folder(name)
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.inner.rename(from, to)
     }

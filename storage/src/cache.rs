@@ -2,8 +2,8 @@
 //!
 //! Objects are immutable and never renamed, so nothing in here is ever stale. Small objects that a
 //! flush wrote are cached whole; merged and oversized ones in aligned blocks. The *tail* holds what
-//! consumers at the end of the log read; catch-up reads go through the *history*, which a scan
-//! cannot flush and which never evicts the tail.
+//! consumers at the end of the log read; catch-up reads go through the *history*, which is read
+//! ahead of them, forgotten behind them, and never evicts the tail.
 //!
 //! # Invariants
 //! - One block is fetched once at a time, however many readers wait for it.
@@ -12,14 +12,17 @@
 //!   checks each batch's CRC.
 //! - What was written can be read from the moment [`ObjectReader::insert_written`] is called.
 //! - The bytes of fetches under way stay below a bound of their own, one for the tail and one for
-//!   catch-up reads, so neither memory nor the tail is at the mercy of a scan.
+//!   catch-up reads, so neither memory nor the tail is at the mercy of a scan. What is read ahead
+//!   has its place in the history reserved instead.
 //!
 //! # Not here
 //! Which range to read (the fetch planner), NVMe, the zone's block owner.
 
 pub mod block;
+pub mod history;
 pub mod memory;
 pub mod plan;
+pub mod read_ahead;
 pub mod single_flight;
 
 use std::{
@@ -36,7 +39,9 @@ use futures::FutureExt;
 
 use self::{
     block::{CachedBlock, CachedSlice},
+    history::History,
     plan::{Block, plan_blocks},
+    read_ahead::ReadAhead,
     single_flight::SingleFlight,
 };
 use crate::{
@@ -141,6 +146,8 @@ enum ReadClass {
     Tail,
     /// A consumer that catches up, or a merge.
     CatchUp,
+    /// Nobody yet: a consumer that catches up will come here.
+    Ahead,
 }
 
 /// Counts of an [`ObjectReader`] since its start.
@@ -148,7 +155,7 @@ enum ReadClass {
 pub struct CacheSnapshot {
     /// Blocks found in the tail cache.
     pub tail_hits: u64,
-    /// Blocks found in the history cache.
+    /// Blocks found in the history.
     pub history_hits: u64,
     /// Blocks that were not in memory, whether fetched or waited for.
     pub misses: u64,
@@ -156,8 +163,10 @@ pub struct CacheSnapshot {
     pub fetched_bytes: u64,
     /// Bytes held by the tail cache.
     pub tail_bytes: u64,
-    /// Bytes held by the history cache.
+    /// Bytes that the history takes, those on their way included.
     pub history_bytes: u64,
+    /// Of that, what readers hold.
+    pub held_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -177,7 +186,7 @@ pub struct ObjectReader {
 struct Shared {
     store: Arc<dyn Store>,
     tail: Arc<dyn BlockCache>,
-    history: Arc<dyn BlockCache>,
+    read_ahead: ReadAhead,
     flights: SingleFlight<BlockKey, Result<CachedBlock, ReadError>>,
     tail_flights: ByteBudget,
     catch_up_flights: ByteBudget,
@@ -186,16 +195,13 @@ struct Shared {
 
 impl ObjectReader {
     /// A reader over `store` with its two caches.
-    pub fn new(
-        store: Arc<dyn Store>,
-        tail: Arc<dyn BlockCache>,
-        history: Arc<dyn BlockCache>,
-    ) -> Self {
+    pub fn new(store: Arc<dyn Store>, tail: Arc<dyn BlockCache>, history: History) -> Self {
+        let read_ahead = ReadAhead::new(history);
         Self {
             shared: Arc::new(Shared {
                 store,
                 tail,
-                history,
+                read_ahead,
                 flights: SingleFlight::new(),
                 tail_flights: ByteBudget::new("tail reads", FLIGHT_BYTES),
                 catch_up_flights: ByteBudget::new("catch-up reads", FLIGHT_BYTES),
@@ -205,22 +211,16 @@ impl ObjectReader {
     }
 
     /// The same with other bounds: of each class, at most `flight_bytes` are fetched at a time, a
-    /// single block excepted. Nothing may be under way yet.
+    /// single block excepted.
+    ///
+    /// # Panics
+    /// When the reader is in use already.
     #[must_use]
-    pub fn with_flight_bytes(self, flight_bytes: u64) -> Self {
-        let Shared { store, tail, history, .. } = &*self.shared;
-        let (store, tail, history) = (Arc::clone(store), Arc::clone(tail), Arc::clone(history));
-        Self {
-            shared: Arc::new(Shared {
-                store,
-                tail,
-                history,
-                flights: SingleFlight::new(),
-                tail_flights: ByteBudget::new("tail reads", flight_bytes),
-                catch_up_flights: ByteBudget::new("catch-up reads", flight_bytes),
-                counters: Counters::default(),
-            }),
-        }
+    pub fn with_flight_bytes(mut self, flight_bytes: u64) -> Self {
+        let shared = Arc::get_mut(&mut self.shared).expect("it is nowhere in use yet");
+        shared.tail_flights = ByteBudget::new("tail reads", flight_bytes);
+        shared.catch_up_flights = ByteBudget::new("catch-up reads", flight_bytes);
+        self
     }
 
     /// Reads bytes `range` of an object of `object_bytes` for a consumer at the end of the log:
@@ -248,6 +248,27 @@ impl ObjectReader {
         range: Range<u64>,
     ) -> Result<Vec<CachedSlice>, ReadError> {
         self.read_as(ReadClass::CatchUp, name, object_bytes, range).await
+    }
+
+    /// The same bytes if they are in memory and need not be waited for.
+    pub fn cached(
+        &self,
+        name: ObjectName,
+        object_bytes: u64,
+        range: Range<u64>,
+    ) -> Option<Vec<CachedSlice>> {
+        let Range { start, end } = range;
+        if end <= start || object_bytes < end {
+            return None;
+        }
+        let mut slices = Vec::new();
+        for block in plan_blocks(name, object_bytes, start..end) {
+            let part = block.part_of(&(start..end));
+            let key = BlockKey { object: name, block: block.index };
+            let cached = self.in_memory(&key).now_or_never()??;
+            slices.extend(cached.slices(part.start as usize..part.end as usize));
+        }
+        Some(slices)
     }
 
     /// Puts an object that was just written into the tail, so that its readers need no GET. A
@@ -295,20 +316,25 @@ impl ObjectReader {
         for block in plan_blocks(name, object_bytes, range) {
             let key = BlockKey { object: name, block: block.index };
             self.shared.tail.remove(&key).await;
-            self.shared.history.remove(&key).await;
+            self.shared.read_ahead.history().remove(&key);
         }
     }
 
     /// The counts so far.
     pub fn snapshot(&self) -> CacheSnapshot {
         let counters = &self.shared.counters;
+        let (history_bytes, held_bytes) = {
+            let history = self.shared.read_ahead.history();
+            (history.used_bytes(), history.held_bytes())
+        };
         CacheSnapshot {
             tail_hits: counters.tail_hits.load(Ordering::Relaxed),
             history_hits: counters.history_hits.load(Ordering::Relaxed),
             misses: counters.misses.load(Ordering::Relaxed),
             fetched_bytes: counters.fetched_bytes.load(Ordering::Relaxed),
             tail_bytes: self.shared.tail.held_bytes(),
-            history_bytes: self.shared.history.held_bytes(),
+            history_bytes,
+            held_bytes,
         }
     }
 
@@ -333,6 +359,17 @@ impl ObjectReader {
         Ok(slices)
     }
 
+    async fn in_memory(&self, key: &BlockKey) -> Option<CachedBlock> {
+        let counters = &self.shared.counters;
+        if let Some(cached) = self.shared.tail.get(key).await {
+            counters.tail_hits.fetch_add(1, Ordering::Relaxed);
+            return Some(cached);
+        }
+        let cached = self.shared.read_ahead.history().get(key)?;
+        counters.history_hits.fetch_add(1, Ordering::Relaxed);
+        Some(cached)
+    }
+
     async fn block(
         &self,
         class: ReadClass,
@@ -341,23 +378,35 @@ impl ObjectReader {
     ) -> Result<CachedBlock, ReadError> {
         let key = BlockKey { object, block: block.index };
         let shared = &self.shared;
-        if let Some(cached) = shared.tail.get(&key).await {
-            shared.counters.tail_hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(cached);
-        }
-        if let Some(cached) = shared.history.get(&key).await {
-            shared.counters.history_hits.fetch_add(1, Ordering::Relaxed);
+        if let Some(cached) = self.in_memory(&key).await {
             return Ok(cached);
         }
         shared.counters.misses.fetch_add(1, Ordering::Relaxed);
-        let fetching = Arc::clone(shared);
-        let block = block.clone();
-        let fetch = move || async move { fetching.fetch(class, key, block).await }.boxed();
-        shared.flights.run(key, fetch).await
+        let (fetched, is_ours) = shared.fetch_together(class, key, block.clone()).await;
+        if fetched.is_ok() || is_ours {
+            return fetched;
+        }
+        // What happened to another's fetch, one ahead of its time say, is not this one's answer.
+        shared.fetch_together(class, key, block.clone()).await.0
     }
 }
 
 impl Shared {
+    /// Fetches a block unless somebody does already; whether it was this caller's fetch.
+    async fn fetch_together(
+        self: &Arc<Self>,
+        class: ReadClass,
+        key: BlockKey,
+        block: Block,
+    ) -> (Result<CachedBlock, ReadError>, bool) {
+        let (mut is_ours, fetching) = (false, Arc::clone(self));
+        let flight = self.flights.board(key, || {
+            is_ours = true;
+            async move { fetching.fetch(class, key, block).await }.boxed()
+        });
+        (flight.landed().await, is_ours)
+    }
+
     /// Fetches a block, checks it where that is possible, and caches it.
     async fn fetch(
         &self,
@@ -366,18 +415,25 @@ impl Shared {
         block: Block,
     ) -> Result<CachedBlock, ReadError> {
         let object = key.object;
-        let (cache, budget) = match class {
-            ReadClass::Tail => (&self.tail, &self.tail_flights),
-            ReadClass::CatchUp => (&self.history, &self.catch_up_flights),
-        };
         // It may have come in while this flight was about to start.
-        for cache in [&self.tail, &self.history] {
-            if let Some(cached) = cache.get(&key).await {
-                return Ok(cached);
-            }
+        if let Some(cached) = self.tail.get(&key).await {
+            return Ok(cached);
         }
-        let asked = block.block_bytes().min(budget.capacity_bytes());
-        let _permit = budget.acquire(asked).await.expect("at most the capacity is asked");
+        if let Some(cached) = self.read_ahead.history().get(&key) {
+            return Ok(cached);
+        }
+        let budget = match class {
+            ReadClass::Tail => Some(&self.tail_flights),
+            ReadClass::CatchUp => Some(&self.catch_up_flights),
+            ReadClass::Ahead => None,
+        };
+        let _permit = match budget {
+            Some(budget) => {
+                let asked = block.block_bytes().min(budget.capacity_bytes());
+                Some(budget.acquire(asked).await.expect("at most the capacity is asked"))
+            }
+            None => None,
+        };
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -394,11 +450,18 @@ impl Shared {
                 return Err(ReadError::Damaged { object, source });
             }
             let cached = CachedBlock::from(bytes);
-            cache.insert(key, cached.clone()).await;
+            match class {
+                ReadClass::Tail => self.tail.insert(key, cached.clone()).await,
+                ReadClass::CatchUp | ReadClass::Ahead => {
+                    self.read_ahead.history().insert(key, cached.clone());
+                }
+            }
             return Ok(cached);
         }
     }
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

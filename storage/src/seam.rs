@@ -1,9 +1,12 @@
-//! The seams to the world: clock, randomness and tasks. Production uses [`system`]; the simulator
-//! brings its own. No other file reads a clock or draws randomness.
+//! The seams to the world: clock, randomness, tasks and network. Production uses [`system`]; the
+//! simulator brings its own. No other file reads a clock or draws randomness.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use self::net::Net;
 use crate::model::Timestamp;
+
+pub mod net;
 
 /// A future that can be stored behind a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -80,6 +83,8 @@ pub struct Seams {
     pub rng: Arc<dyn Rng>,
     /// Tasks.
     pub spawn: Arc<dyn Spawn>,
+    /// Connections.
+    pub net: Arc<dyn Net>,
 }
 
 impl Seams {
@@ -157,6 +162,7 @@ pub mod system {
             clock: Arc::new(SystemClock { zero: Instant::now() }),
             rng: Arc::new(SystemRng),
             spawn: Arc::new(TokioSpawn),
+            net: Arc::new(net::TcpNet),
         }
     }
 }

@@ -4,7 +4,9 @@
 
 pub mod client;
 pub mod cluster;
+pub mod history;
 pub mod process;
 pub mod raw;
 pub mod record;
+pub mod sim;
 pub mod stub;

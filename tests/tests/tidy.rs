@@ -23,6 +23,10 @@ const PURE: &[&str] = &[
     "agent/src/produce/commit_stream.rs",
     "agent/src/fetch/plan.rs",
     "agent/src/fetch/session.rs",
+    "agent/src/fetch/read_ahead.rs",
+    "agent/src/fetch/older_rows.rs",
+    "agent/src/fetch/place.rs",
+    "tests/src/history",
 ];
 
 /// Words a pure module never says.
@@ -54,12 +58,16 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "agent/src/roles/",
             "agent/build",
             "agent/tests/",
+            "agent/benches/",
             "storage/tests/",
             "metadata/tests/",
             "tests/",
         ],
     ),
-    ("aquifer_metadata::node", &["agent/src/roles/", "agent/tests/", "metadata/", "tests/"]),
+    (
+        "aquifer_metadata::node",
+        &["agent/src/roles/", "agent/src/bench/metadata", "agent/tests/", "metadata/", "tests/"],
+    ),
     ("aquifer_metadata::raft", &["agent/src/roles/", "metadata/"]),
     (
         "aquifer_agent",

@@ -10,11 +10,10 @@ use super::{Request, topics};
 use crate::{
     broker::Broker,
     fetch::{
-        ConnectionSessions, FetchParams, FetchRefused, Fetched, Wanted,
+        ConnectionSessions, FetchParams, FetchRefused, Fetched, Positions, Wanted,
         plan::Isolation,
         session::{Asked, Context, PartitionKey, SessionRequest, Told},
     },
-    view::Watches,
     wire::{
         codec::{DecodeError, Reader, Records, Str},
         error_code::ErrorCode,
@@ -54,9 +53,9 @@ pub async fn handle(
         epoch: walk.session_epoch,
         by_id: FIRST_BY_ID <= request.version,
     };
-    let fresh = broker.fetcher.session_id();
-    let ConnectionSessions { sessions, watches } = state;
-    let begun = sessions.begin(session, fresh, asked.collect(), walk.forgotten());
+    let ConnectionSessions { sessions, positions } = state;
+    let begun =
+        sessions.begin(session, || broker.fetcher.session_id(), asked.collect(), walk.forgotten());
     let (context, wanted) = match begun {
         Ok(begun) => begun,
         Err(code) => {
@@ -64,7 +63,7 @@ pub async fn handle(
             return Ok((FetchResponse { error_code, ..FetchResponse::default() }, None));
         }
     };
-    let (fetched, permit, throttle) = fetch(broker, watches, &walk, &wanted).await;
+    let (fetched, permit, throttle) = fetch(broker, positions, &walk, &wanted).await;
     let committed = walk.isolation_level == 1;
     let mut rows: Vec<(PartitionKey, WireRow)> = Vec::new();
     for ((key, _), one) in wanted.into_iter().zip(fetched) {
@@ -116,7 +115,7 @@ fn grouped(rows: Vec<(PartitionKey, WireRow)>) -> Vec<FetchResponseResponses> {
 /// One result per wanted partition, in order.
 async fn fetch(
     broker: &Broker,
-    watches: &mut Watches,
+    positions: &mut Positions,
     walk: &FetchWalk,
     wanted: &[(PartitionKey, Asked)],
 ) -> (Vec<Result<Fetched, ErrorCode>>, Option<BudgetPermit>, Duration) {
@@ -155,7 +154,7 @@ async fn fetch(
             Isolation::ReadUncommitted
         },
     };
-    let answer = broker.fetcher.fetch(watches, &known, params).await;
+    let answer = broker.fetcher.fetch(positions, &known, params).await;
     let mut fetched = answer.partitions.into_iter();
     let results = refused.into_iter().map(|refused| match refused {
         Some(code) => Err(code),

@@ -40,10 +40,15 @@ const EMPTY_PARTITIONS_MAX: usize = 1024;
 /// Less is not waited: Kafka stores a batch before it looks at the timeout, also at one of 0.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
+/// What is known of a topic of the request before its outcomes.
+struct TopicRows {
+    /// In memory of its own: it outlives the frame.
+    topic: TopicRef,
+    rows: Vec<Row>,
+}
+
 /// What is known of one partition of the request before its outcome.
 struct Row {
-    topic_index: usize,
-    topic: TopicRef,
     index: i32,
     /// Refused before anything was sent, with words for people; else its batch was handed over.
     refused: Option<Refused>,
@@ -72,28 +77,8 @@ pub async fn start(
         let count = walk.partition_count();
         return Err(format!("{count} partitions in {} bytes of a Produce", prefix.rest_bytes));
     }
-    let permit = Arc::new(permit);
-    let mut rows = Vec::with_capacity(walk.partition_count());
-    let mut batches = Vec::with_capacity(walk.partition_count());
-    let mut topic: Option<(usize, Result<Arc<CatalogTopic>, ErrorCode>)> = None;
-    for asked in walk.iter() {
-        if topic.as_ref().is_none_or(|(index, _)| *index != asked.topic_index) {
-            topic = Some((asked.topic_index, topics::resolve(broker, &asked.topic).await));
-        }
-        let (_, found) = topic.as_ref().expect("set above");
-        let row = (asked.topic_index, asked.topic.clone(), asked.partition_index);
-        let refused = match admit(broker, &walk, version, asked, found) {
-            Ok((partition, batch)) => {
-                broker.metrics.produced_bytes.inc_by(batch.bytes().len() as u64);
-                let permit = Permit::new(Arc::clone(&permit));
-                batches.push(ProduceBatch { partition, batch, permit });
-                None
-            }
-            Err(refused) => Some(refused),
-        };
-        let (topic_index, topic, index) = row;
-        rows.push(Row { topic_index, topic, index, refused });
-    }
+    let permit = Permit::new(permit);
+    let (topics, mut batches) = check(broker, &walk, version).await;
     detach_few(&mut batches, prefix.rest_bytes);
     let (acks, correlation) = (walk.acks, header.correlation_id);
     let timeout = match acks {
@@ -101,10 +86,10 @@ pub async fn start(
         // Kafka's timeout is that of the replicas, for which only acks=all waits.
         _ => DEADLINE_MAX,
     };
-    let pending = broker.producer.append(state.id, timeout, batches).await;
+    let pending = broker.producer.append(state.id, timeout, (batches, permit.clone())).await;
     Ok(Box::pin(async move {
         let outcomes = pending.outcomes().await;
-        let response = respond(version, rows, outcomes);
+        let response = respond(version, topics, outcomes);
         drop(permit);
         if acks == 0 {
             return unanswered(&response);
@@ -112,6 +97,39 @@ pub async fn start(
         let chunks = response_frame(correlation, version, &response);
         Answer::Frame { chunks, permit: None }
     }))
+}
+
+/// Sorts a request into batches to be handed over and partitions refused.
+async fn check(
+    broker: &Broker,
+    walk: &ProduceWalk,
+    version: i16,
+) -> (Vec<TopicRows>, Vec<ProduceBatch>) {
+    let mut topics: Vec<TopicRows> = Vec::new();
+    let mut batches = Vec::with_capacity(walk.partition_count());
+    let mut rules = Err(ErrorCode::UnknownTopicOrPartition);
+    let mut last = None;
+    for asked in walk.iter() {
+        if last.replace(asked.topic_index) != Some(asked.topic_index) {
+            let found = topics::resolve(broker, &asked.topic).await;
+            rules = found.map(|topic| TopicRules::of(broker, topic));
+            // Room for a few would multiply a request of many topics with a partition each.
+            let rows = Vec::with_capacity(1);
+            topics.push(TopicRows { topic: asked.topic.detached(), rows });
+        }
+        let index = asked.partition_index;
+        let refused = match admit(walk, version, asked, &rules) {
+            Ok((partition, batch)) => {
+                batches.push(ProduceBatch { partition, batch });
+                None
+            }
+            Err(refused) => Some(refused),
+        };
+        topics.last_mut().expect("pushed above").rows.push(Row { index, refused });
+    }
+    let bytes = batches.iter().map(|one: &ProduceBatch| one.batch.bytes().len() as u64).sum();
+    broker.metrics.produced_bytes.inc_by(bytes);
+    (topics, batches)
 }
 
 /// The cache keeps a large batch as the part of its frame that it is, and so keeps the frame: that
@@ -139,12 +157,45 @@ fn unanswered(response: &ProduceResponse) -> Answer {
     }
 }
 
+/// What a topic asks of its batches.
+struct TopicRules {
+    topic: Arc<CatalogTopic>,
+    batch_bytes_max: usize,
+    /// The earliest and the latest timestamp taken, in milliseconds.
+    timestamps: (i64, i64),
+}
+
+impl TopicRules {
+    fn of(broker: &Broker, topic: Arc<CatalogTopic>) -> Self {
+        let limit = |name: &str| -> i64 {
+            let value = topic.configs.get(name).map(String::as_str);
+            let default = topic_config::topic_config(name).map(|config| config.default);
+            value.or(default).and_then(|text| text.parse().ok()).unwrap_or(i64::MAX)
+        };
+        let now = broker.session.leader_wall().millis();
+        let before = now.saturating_sub(limit("message.timestamp.before.max.ms"));
+        let after = now.saturating_add(limit("message.timestamp.after.max.ms"));
+        let batch_bytes_max = topic_config::max_message_bytes(&topic.configs);
+        Self { topic, batch_bytes_max, timestamps: (before, after) }
+    }
+
+    fn check_timestamps(&self, batch: &ValidatedBatch) -> Result<(), Refused> {
+        let header = batch.header();
+        let (first, last) = (header.base_timestamp.millis(), header.max_timestamp.millis());
+        let (before, after) = self.timestamps;
+        if (last != -1 && after < last) || (first != -1 && first < before) {
+            let words = format!("timestamps {first} to {last} are not within {before} to {after}");
+            return Err((ErrorCode::InvalidTimestamp, words.into()));
+        }
+        Ok(())
+    }
+}
+
 fn admit(
-    broker: &Broker,
     walk: &ProduceWalk,
     version: i16,
     asked: ProducePartition,
-    found: &Result<Arc<CatalogTopic>, ErrorCode>,
+    found: &Result<TopicRules, ErrorCode>,
 ) -> Result<(TopicPartition, ValidatedBatch), Refused> {
     let refuse = |code: ErrorCode, words: &'static str| Err((code, Cow::Borrowed(words)));
     if !matches!(walk.acks, -1..=1) {
@@ -154,16 +205,15 @@ fn admit(
         let code = ErrorCode::TransactionalIdAuthorizationFailed;
         return refuse(code, "transactions are not served yet");
     }
-    let topic = match found {
-        Ok(topic) => topic,
+    let rules = match found {
+        Ok(rules) => rules,
         Err(code) => return refuse(*code, "no such topic"),
     };
-    let Some(partition) = topics::partition(topic, asked.partition_index) else {
+    let Some(partition) = topics::partition(&rules.topic, asked.partition_index) else {
         return refuse(ErrorCode::UnknownTopicOrPartition, "no such partition");
     };
     let records = asked.records.unwrap_or_default();
-    let bytes_max = topic_config::max_message_bytes(&topic.configs);
-    let batch = validate_produced(records, bytes_max).map_err(|rejected| {
+    let batch = validate_produced(records, rules.batch_bytes_max).map_err(|rejected| {
         let code = match rejected.rejected_as() {
             RejectedAs::InvalidRecord => ErrorCode::InvalidRecord,
             RejectedAs::Corrupt => ErrorCode::CorruptMessage,
@@ -179,62 +229,27 @@ fn admit(
         let code = ErrorCode::TransactionalIdAuthorizationFailed;
         return refuse(code, "a transactional batch without a transactional id");
     }
-    check_timestamps(broker, topic, &batch)?;
+    rules.check_timestamps(&batch)?;
     // The topic's type is CreateTime: a client that claims append time is corrected, as in Kafka.
     let batch = if batch.has_client_append_time() { batch.with_create_time() } else { batch };
     Ok((partition, batch))
 }
 
-fn check_timestamps(
-    broker: &Broker,
-    topic: &CatalogTopic,
-    batch: &ValidatedBatch,
-) -> Result<(), Refused> {
-    let limit = |name: &str| -> i64 {
-        let value = topic.configs.get(name).map(String::as_str);
-        let default = topic_config::topic_config(name).map(|config| config.default);
-        value.or(default).and_then(|text| text.parse().ok()).unwrap_or(i64::MAX)
-    };
-    let now = broker.session.leader_wall().millis();
-    let header = batch.header();
-    let (first, last) = (header.base_timestamp.millis(), header.max_timestamp.millis());
-    let after = now.saturating_add(limit("message.timestamp.after.max.ms"));
-    let before = now.saturating_sub(limit("message.timestamp.before.max.ms"));
-    if (last != -1 && after < last) || (first != -1 && first < before) {
-        let words = format!("timestamps {first} to {last} are not within {before} to {after}");
-        return Err((ErrorCode::InvalidTimestamp, words.into()));
-    }
-    Ok(())
-}
-
-fn respond(version: i16, rows: Vec<Row>, outcomes: Vec<AppendOutcome>) -> ProduceResponse {
-    let mut responses: Vec<ProduceResponseResponses> = Vec::new();
+fn respond(version: i16, topics: Vec<TopicRows>, outcomes: Vec<AppendOutcome>) -> ProduceResponse {
     let mut outcomes = outcomes.into_iter();
-    let mut last_topic = None;
-    for row in rows {
-        if last_topic != Some(row.topic_index) {
-            last_topic = Some(row.topic_index);
-            let name = match &row.topic {
-                TopicRef::Name(name) => name.detached(),
-                TopicRef::Id(_) => Str::EMPTY,
-            };
-            let topic_id = topics::wire_id(&row.topic);
-            responses.push(ProduceResponseResponses {
-                name,
-                topic_id,
-                ..ProduceResponseResponses::default()
-            });
-        }
-        let answer = match row.refused {
-            Some((code, words)) => refused(row.index, code, Some(words)),
-            None => {
-                let outcome = outcomes.next().unwrap_or(AppendOutcome::Unknown);
-                answer(version, row.index, outcome)
-            }
-        };
-        let topic = responses.last_mut().expect("pushed above");
-        topic.partition_responses.push(answer);
-    }
+    let mut answer_row = |Row { index, refused: why }: Row| match why {
+        Some((code, words)) => refused(index, code, Some(words)),
+        None => answer(version, index, outcomes.next().unwrap_or(AppendOutcome::Unknown)),
+    };
+    let mut answer_topic = |TopicRows { topic, rows }: TopicRows| ProduceResponseResponses {
+        topic_id: topics::wire_id(&topic),
+        name: match topic {
+            TopicRef::Name(name) => name,
+            TopicRef::Id(_) => Str::EMPTY,
+        },
+        partition_responses: rows.into_iter().map(&mut answer_row).collect(),
+    };
+    let responses = topics.into_iter().map(&mut answer_topic).collect();
     ProduceResponse { responses, ..ProduceResponse::default() }
 }
 

@@ -41,6 +41,9 @@ pub struct FetchArgs {
     /// Brokers to ask first: host:port,...
     #[arg(long, default_value = "127.0.0.1:9092")]
     bootstrap: String,
+    /// Ask these brokers, in turn, for all partitions, whoever leads them.
+    #[arg(long)]
+    pin: bool,
     /// Topic to read.
     #[arg(long)]
     topic: String,
@@ -280,7 +283,7 @@ fn run_blocking(args: &FetchArgs) -> anyhow::Result<()> {
 impl FetchArgs {
     fn plan(&self, clock: BenchClock) -> anyhow::Result<ReadPlan> {
         Ok(ReadPlan {
-            cluster: Cluster::new(&self.bootstrap)?,
+            cluster: Cluster::new(&self.bootstrap)?.pinned(self.pin),
             topic_name: self.topic.clone(),
             partitions: None,
             from: self.from,

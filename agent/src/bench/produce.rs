@@ -14,6 +14,7 @@ mod schedule;
 mod stats;
 mod summary;
 pub mod template;
+mod timeline;
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -28,6 +29,7 @@ use self::{
     stats::AckStats,
     summary::{Failure, ProduceReport},
     template::{BatchShape, BatchTemplate},
+    timeline::Timeline,
 };
 use super::{
     client::{Cluster, NewTopic, OffsetAt, Topic},
@@ -51,6 +53,9 @@ pub struct ProduceArgs {
     /// Brokers to ask first: host:port,...
     #[arg(long, default_value = "127.0.0.1:9092")]
     bootstrap: String,
+    /// Ask these brokers, in turn, for all partitions, whoever leads them; readers too.
+    #[arg(long)]
+    pin: bool,
     /// Topic; created when missing [default: bench- and the time]
     #[arg(long)]
     topic: Option<String>,
@@ -111,6 +116,9 @@ pub struct ProduceArgs {
     /// Groups that each read everything.
     #[arg(long, default_value_t = 1)]
     groups: usize,
+    /// Report what each interval of so many seconds saw, warm-up included.
+    #[arg(long, value_name = "SECONDS")]
+    timeline: Option<f64>,
     /// Processes whose CPU time counts as the broker's.
     #[arg(long, value_delimiter = ',')]
     pid: Vec<u32>,
@@ -156,6 +164,7 @@ struct Load {
     start_micros: u64,
     window: Window,
     acks_seen: AckStats,
+    timeline: Option<Timeline>,
     delivery: Option<DeliveryLog>,
     failures: Mutex<Vec<Failure>>,
 }
@@ -190,7 +199,7 @@ pub async fn run(args: ProduceArgs) -> anyhow::Result<()> {
 fn run_blocking(args: &ProduceArgs) -> anyhow::Result<()> {
     args.check()?;
     let clock = BenchClock::start();
-    let cluster = Cluster::new(&args.bootstrap)?;
+    let cluster = Cluster::new(&args.bootstrap)?.pinned(args.pin);
     let name = args.topic.clone();
     let name = name.unwrap_or_else(|| format!("bench-{}", clock.now_micros() / 1000));
     let topic = cluster.ensure_topic(&NewTopic {
@@ -225,6 +234,14 @@ impl ProduceArgs {
         ensure!(0.0 <= self.rate && self.rate.is_finite(), "--rate is not negative");
         for seconds in [self.duration, self.warmup] {
             ensure!((0.0..1e6).contains(&seconds), "--duration and --warmup are seconds");
+        }
+        if let Some(seconds) = self.timeline {
+            let all = self.duration + self.warmup;
+            ensure!(
+                0.01 <= seconds && all / seconds <= timeline::INTERVALS_MAX as f64,
+                "--timeline is 0.01 s at least, and gives {} intervals at most",
+                timeline::INTERVALS_MAX
+            );
         }
         let partitions = usize::try_from(self.partitions)?;
         if partitions < self.batches_per_request {
@@ -261,6 +278,7 @@ impl ProduceArgs {
             start_micros: 0,
             window,
             acks_seen: AckStats::new(window, self.connections),
+            timeline: None,
             delivery: self.tail.then(DeliveryLog::default),
             failures: Mutex::default(),
         })
@@ -269,7 +287,7 @@ impl ProduceArgs {
     fn readers(&self, topic: &Topic, clock: BenchClock) -> anyhow::Result<Readers> {
         let bootstrap = self.read_bootstrap.as_ref().unwrap_or(&self.bootstrap);
         Readers::open(ReadPlan {
-            cluster: Cluster::new(bootstrap)?,
+            cluster: Cluster::new(bootstrap)?.pinned(self.pin),
             topic_name: topic.name.to_string(),
             partitions: Some(topic.leaders.keys().copied().collect()),
             from: OffsetAt::Latest,
@@ -295,6 +313,8 @@ impl Load {
         self.start_micros = start_micros;
         self.window = Window { start, end: start + micros(args.duration) };
         self.acks_seen = AckStats::new(self.window, args.connections);
+        let from_start = Window { start: start_micros, ..self.window };
+        self.timeline = args.timeline.map(|seconds| Timeline::new(from_start, micros(seconds)));
     }
 }
 

@@ -7,7 +7,7 @@ fn flags(arguments: &[&str]) -> Flags {
     match cli.role {
         None => cli.flags,
         Some(Role::Up(flags) | Role::Metadata(flags) | Role::Agent(flags)) => flags,
-        Some(Role::Bench(_)) => panic!("a benchmark has no settings"),
+        Some(Role::Bench(_) | Role::Cluster(_)) => panic!("a tool has no settings"),
     }
 }
 
@@ -55,4 +55,15 @@ fn sizes_take_units() {
     assert_eq!("7".parse(), Ok(ByteSize(7)));
     assert!("7 parsecs".parse::<ByteSize>().is_err());
     assert!("99999999999GiB".parse::<ByteSize>().is_err());
+}
+
+#[test]
+fn voters_are_named_once_each_with_an_id_and_an_address() {
+    let voters = parse_voters("1=a:1, 2=b:1,3=c:1").expect("three voters");
+    assert_eq!(voters[&2], "b:1");
+    for wrong in ["", "1", "0=a:1", "100=a:1", "x=a:1", "1=a", "1=a:1,1=b:1", "1=a:1,2=a:1"] {
+        assert!(parse_voters(wrong).is_err(), "{wrong:?}");
+    }
+    let many: Vec<String> = (1..=8).map(|id| format!("{id}=a:{id}")).collect();
+    assert!(parse_voters(&many.join(",")).is_err());
 }

@@ -13,8 +13,10 @@ use futures::StreamExt;
 
 use super::{
     FetchAnswer, FetchParams, FetchRefused, Fetched, Fetcher, Look, Stage, Wanted,
+    catch_up::{CatchUpReader, CatchUpReaders},
+    place::{Place, Places},
     plan::{PartitionPlan, share_bytes, share_memory},
-    reader::{self, Cutting, ReadFailed},
+    reader::{self, Cutting, ReadFailed, read_cached},
 };
 use crate::view::Watches;
 
@@ -43,6 +45,8 @@ struct Reading<'a> {
     at_least_one: bool,
     pointers: Pointers,
     plan: PartitionPlan,
+    /// When it is history that is read.
+    reader: Option<CatchUpReader>,
 }
 
 /// A read partition and what it holds beyond what was granted before.
@@ -50,10 +54,21 @@ struct Done {
     fetched: Fetched,
     held_bytes: u64,
     more: Option<BudgetPermit>,
+    /// When there is more history to be read.
+    reader: Option<CatchUpReader>,
+    place: Option<Place>,
 }
 
+/// What a connection keeps for the next answer.
+type Kept<'a> = (&'a mut CatchUpReaders, &'a mut Places);
+
 impl Fetcher {
-    pub(super) async fn answer(&self, job: Job<'_>, mut stages: Vec<Stage>) -> FetchAnswer {
+    pub(super) async fn answer(
+        &self,
+        job: Job<'_>,
+        kept: Kept<'_>,
+        mut stages: Vec<Stage>,
+    ) -> FetchAnswer {
         let plans = stages.iter_mut().filter_map(Stage::plan_mut);
         let first = share_bytes(plans, job.params.bytes_max);
         let capacity = self.budget.capacity_bytes();
@@ -62,29 +77,38 @@ impl Fetcher {
         if cost == 0 {
             return FetchAnswer::without_records(stages, Duration::ZERO);
         }
-        let now = self.seams.clock.mono();
-        let wait = job.deadline.since(now).max(MEMORY_WAIT_MIN);
-        let Some(permit) = self.seams.timeout(wait, self.budget.acquire(cost)).await else {
+        let Some(permit) = self.memory(cost, job.deadline).await else {
             self.metrics.starved.inc();
             return FetchAnswer::without_records(stages, STARVED_THROTTLE);
         };
-        let permit = permit.expect("at most the capacity is asked");
-        self.read_all(job, stages, first, permit).await
+        self.read_all(job, kept, (stages, first), permit).await
+    }
+
+    /// Memory for an answer, at most the budget's capacity; `None` when there is none in time.
+    async fn memory(&self, bytes: u64, deadline: MonoTime) -> Option<BudgetPermit> {
+        // A timer costs more than all the rest of a small answer.
+        let free = self.budget.try_acquire(bytes).expect("at most the capacity is asked");
+        if free.is_some() {
+            return free;
+        }
+        let wait = deadline.since(self.seams.clock.mono()).max(MEMORY_WAIT_MIN);
+        let permit = self.seams.timeout(wait, self.budget.acquire(bytes)).await?;
+        Some(permit.expect("at most the capacity is asked"))
     }
 
     async fn read_all(
         &self,
         job: Job<'_>,
-        stages: Vec<Stage>,
-        first: Option<usize>,
+        (readers, places): Kept<'_>,
+        (stages, first): (Vec<Stage>, Option<usize>),
         mut permit: BudgetPermit,
     ) -> FetchAnswer {
         let Job { wanted, watches, params, .. } = job;
         let mut partitions = Vec::with_capacity(stages.len());
         let mut readings = Vec::new();
-        let mut planned = 0;
+        let (mut planned, mut held_bytes) = (0, 0);
         for (one, stage) in wanted.iter().zip(stages) {
-            let (pointers, plan) = match stage {
+            let (pointers, mut plan) = match stage {
                 Stage::Planned(pointers, plan) => (pointers, plan),
                 other => {
                     partitions.push(other.without_records());
@@ -97,21 +121,40 @@ impl Fetcher {
                 partitions.push(Fetched { pointers: Some(pointers), records: Ok(Vec::new()) });
                 continue;
             }
-            let place = partitions.len();
+            plan.place = places.of(one.partition, plan.offset);
+            let reader = readers.take(one.partition, &plan, &self.reader);
+            if let Some(cutting) = read_cached(&self.reader, &plan, &pointers, at_least_one) {
+                self.note_found(&plan.runs[..cutting.rows]);
+                if cutting.next.is_some() {
+                    places.note(one.partition, cutting.place);
+                }
+                if let Some(reader) = reader {
+                    readers.extend(self.go_on(reader, watches, &plan, &cutting).await);
+                }
+                held_bytes += cutting.held_bytes;
+                let records = Ok(cutting.chunks);
+                partitions.push(Fetched { pointers: Some(pointers), records });
+                continue;
+            }
+            let turn = partitions.len();
             // Only until its read is done, which fills it.
             partitions.push(Fetched::refused(Some(pointers), FetchRefused::Unavailable));
-            let reading = Reading { one, watches, params, at_least_one, pointers, plan };
+            let partition = one.partition;
+            let reading = Reading { one, watches, params, at_least_one, pointers, plan, reader };
             readings.push(async move {
                 let read = self.seams.timeout(self.limits.read_max, self.read_one(reading)).await;
-                (place, read)
+                (turn, partition, read)
             });
         }
         let mut reads = futures::stream::iter(readings).buffer_unordered(self.limits.reads_max);
-        let mut held_bytes = 0;
-        while let Some((place, read)) = reads.next().await {
-            let Some(Done { fetched, held_bytes: held, more }) = read else { continue };
-            partitions[place] = fetched;
+        while let Some((turn, partition, read)) = reads.next().await {
+            let Some(Done { fetched, held_bytes: held, more, reader, place }) = read else {
+                continue;
+            };
+            partitions[turn] = fetched;
             held_bytes += held;
+            places.note(partition, place);
+            readers.extend(reader);
             if let Some(more) = more {
                 permit.merge(more);
             }
@@ -126,9 +169,12 @@ impl Fetcher {
         let granted = reading.plan.held_bytes_max();
         let mut more = None;
         for look in 1..=LOOKS_MAX {
-            let Reading { pointers, plan, at_least_one, .. } = &reading;
-            let gone = match reader::read(&self.reader, plan, pointers, *at_least_one).await {
-                Ok(cutting) => return self.done(&reading, cutting, more),
+            let Reading { pointers, plan, at_least_one, watches, .. } = &reading;
+            let of_history = reading.reader.as_ref();
+            let ahead = of_history.and_then(|reader| self.ahead(reader, watches, plan));
+            let read = reader::read(&self.reader, plan, pointers, *at_least_one, ahead.as_ref());
+            let gone = match read.await {
+                Ok(cutting) => return self.done(reading, cutting, more).await,
                 Err(ReadFailed::Refused(refused)) => {
                     if refused == FetchRefused::Corrupt {
                         self.metrics.damaged.inc();
@@ -169,6 +215,7 @@ impl Fetcher {
     /// The plan as of an index read after the object was found missing. Without metadata there is
     /// none, and nothing can be said of the object.
     async fn plan_again(&self, reading: &Reading<'_>) -> Result<Stage, FetchRefused> {
+        self.catch_up.older().forget(reading.one.partition);
         let (bytes_max, runs_max) = (reading.plan.bytes_max, reading.plan.held_bytes_max());
         self.view.fresh().await.map_err(|error| {
             tracing::debug!(%error, "cannot ask metadata what became of an object");
@@ -177,8 +224,8 @@ impl Fetcher {
         let Reading { one, watches, params, .. } = reading;
         let mut look = Look { succeeded: Some(true) };
         let mut stage = self.plan_one(one, watches, params.isolation, &mut look).await;
-        if let Stage::BelowWindow(_, offset) = stage {
-            stage = self.plan_below_window(one, offset, params.isolation).await;
+        if let Stage::BelowWindow(pushed, offset) = stage {
+            stage = self.plan_below_window(one, (pushed, offset), params.isolation).await;
         }
         if let Stage::Planned(_, plan) = &mut stage {
             plan.bytes_max = plan.bytes_max.min(bytes_max);
@@ -187,18 +234,31 @@ impl Fetcher {
         Ok(stage)
     }
 
-    fn done(&self, reading: &Reading<'_>, cutting: Cutting, more: Option<BudgetPermit>) -> Done {
+    async fn done(
+        &self,
+        reading: Reading<'_>,
+        cutting: Cutting,
+        more: Option<BudgetPermit>,
+    ) -> Done {
+        self.note_found(&reading.plan.runs[..cutting.rows]);
+        let reader = match reading.reader {
+            Some(reader) => self.go_on(reader, reading.watches, &reading.plan, &cutting).await,
+            None => None,
+        };
+        let fetched = Fetched { pointers: Some(reading.pointers), records: Ok(cutting.chunks) };
+        let (held_bytes, place) = (cutting.held_bytes, cutting.place);
+        Done { fetched, held_bytes, more, reader, place }
+    }
+
+    fn note_found(&self, runs: &[Run]) {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         if !missing.is_empty() {
-            for run in &reading.plan.runs[..cutting.rows] {
+            for run in runs {
                 if missing.found(&run.object) {
                     tracing::warn!(object = %run.object, "an object that was lost is there again");
                 }
             }
         }
-        drop(missing);
-        let fetched = Fetched { pointers: Some(reading.pointers), records: Ok(cutting.chunks) };
-        Done { fetched, held_bytes: cutting.held_bytes, more }
     }
 
     fn missed(&self, partition: TopicPartition, run: &Run) {
@@ -252,6 +312,6 @@ impl Done {
 
 impl From<Fetched> for Done {
     fn from(fetched: Fetched) -> Self {
-        Self { fetched, held_bytes: 0, more: None }
+        Self { fetched, held_bytes: 0, more: None, reader: None, place: None }
     }
 }

@@ -3,6 +3,16 @@
 use aquifer_metadata::machine::effect::{Pointers, Run};
 use aquifer_storage::{cache::plan::plan_blocks, model::Offset};
 
+use super::place::Place;
+
+/// A reader this many rows behind the end, or fewer, reads the tail. Rows of a partition lie in
+/// different objects, so it is also how many objects are the tail.
+pub const TAIL_ROWS: usize = 16;
+
+/// An answer's bytes are split evenly only as long as each partition gets this much, which is what
+/// most consumers ask of one.
+const EVEN_SHARE_BYTES_MIN: usize = 1 << 20;
+
 /// A slice that keeps more than this many times its own bytes in memory is copied instead.
 pub const KEPT_TIMES_MAX: u64 = 4;
 
@@ -60,13 +70,18 @@ pub struct PartitionPlan {
     pub bytes_available: usize,
     /// Whether an unknown number of bytes follows them.
     pub more: bool,
+    /// Whether they are history: more than [`TAIL_ROWS`] behind the end.
+    pub is_behind: bool,
+    /// Where in its first row the reader goes on, if that is known.
+    pub place: Option<Place>,
 }
 
 impl PartitionPlan {
     /// Nothing to read from `offset` on.
     pub fn nothing(offset: Offset, bound: Offset) -> Self {
-        let (bytes_max, runs, bytes_available, more) = (0, Vec::new(), 0, false);
-        Self { offset, bound, bytes_max, runs, bytes_available, more }
+        let (bytes_max, runs, bytes_available) = (0, Vec::new(), 0);
+        let (more, is_behind) = (false, false);
+        Self { offset, bound, bytes_max, runs, bytes_available, more, is_behind, place: None }
     }
 
     /// The most memory its records can keep, whichever of its batches are sent.
@@ -122,10 +137,13 @@ pub fn plan_partition(input: &PartitionInput<'_>) -> PartitionPlan {
         runs: Vec::new(),
         bytes_available: 0,
         more: false,
+        is_behind: false,
+        place: None,
     };
     let first = input.runs.partition_point(|run| run.offsets.next <= input.offset);
     plan.more = input.rows_follow
         && input.runs[first..].last().is_some_and(|last| last.offsets.next < input.bound);
+    plan.is_behind = input.rows_follow || TAIL_ROWS < input.runs.len() - first;
     for run in &input.runs[first..] {
         let enough = input.bytes_max.max(1) <= plan.bytes_available;
         if input.bound <= run.offsets.base || enough {
@@ -146,25 +164,28 @@ fn available(run: &Run, from: Offset, bound: Offset) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
 }
 
-/// Shares the answer's bytes: each partition in turn gets what those before it leave for certain.
-/// The first with data always gives something; its place is returned. What a row holds below the
-/// offset counts as sent, since rows do not say where that ends.
+/// Shares the answer's bytes: each partition in turn gets what those before it leave for certain,
+/// but, as long as that is not little, no more than its even part: partitions that lie in the same
+/// objects are then read in step, and each object once. The first with data always gives something;
+/// its place is returned. What a row holds below the offset counts as sent, since rows do not say
+/// where that ends.
 pub fn share_bytes<'a>(
     plans: impl IntoIterator<Item = &'a mut PartitionPlan>,
     bytes_max: usize,
 ) -> Option<usize> {
     let mut left = bytes_max;
     let mut first = None;
-    for (place, plan) in plans.into_iter().enumerate() {
-        if plan.runs.is_empty() {
-            continue;
-        }
+    let mut plans: Vec<_> = plans.into_iter().enumerate().collect();
+    plans.retain(|(_, plan)| !plan.runs.is_empty());
+    let count = plans.len();
+    for (turn, (place, plan)) in plans.into_iter().enumerate() {
         if first.is_some() && (left == 0 || plan.bytes_max == 0) {
             plan.runs.clear();
             continue;
         }
         first.get_or_insert(place);
-        plan.bytes_max = plan.bytes_max.min(left);
+        let even = (left / (count - turn)).max(EVEN_SHARE_BYTES_MIN);
+        plan.bytes_max = plan.bytes_max.min(left).min(even);
         let row_bytes: usize = plan.runs.iter().map(|run| run.length as usize).sum();
         left -= plan.bytes_max.min(row_bytes);
     }

@@ -2,6 +2,8 @@
 
 mod pieces;
 
+use std::pin::{Pin, pin};
+
 use aquifer_metadata::machine::effect::{Pointers, Run};
 use aquifer_storage::{
     cache::{ObjectReader, ReadError, block::CachedSlice, plan::WHOLE_OBJECT_BYTES_MAX},
@@ -10,15 +12,18 @@ use aquifer_storage::{
     model::{ObjectName, Offset},
 };
 use bytes::Bytes;
+use futures::{Stream, StreamExt};
 
 use self::pieces::{PlacedBatch, split_slices};
 use super::{
     FetchRefused,
+    catch_up::Ahead,
+    place::Place,
     plan::{PartitionPlan, held_bytes_max, is_copied},
 };
 
-/// Rows further than this behind the end are history: they must not evict the tail.
-const TAIL_RECORDS: i64 = 1_000_000;
+/// Rows of the tail read at the same time, when they are not in memory.
+const TAIL_ROWS_MAX: usize = 4;
 /// Batches that are smaller on average are copied together: two chunks each would cost more.
 const SCATTERED_BATCH_BYTES: usize = 1024;
 /// Damaged bytes are fetched once more before anyone is told: a cache may be what damaged them.
@@ -35,6 +40,10 @@ pub(super) struct Cutting {
     pub held_bytes: u64,
     /// Rows that were read, from the plan's first on.
     pub rows: usize,
+    /// The first offset behind the batches; `None` without any.
+    pub next: Option<Offset>,
+    /// Where that is, unless it is the end of a row.
+    pub place: Option<Place>,
 }
 
 /// Why a plan gave nothing.
@@ -57,19 +66,27 @@ enum RowDamaged {
     Short { end: Offset, next: Offset },
 }
 
-/// The batches of a plan. At least one when the plan has rows and `at_least_one`.
+/// The batches of a plan. At least one when the plan has rows and `at_least_one`. With `ahead` it
+/// is history, of which that has all fetched that fits into memory.
 pub(super) async fn read(
     reader: &ObjectReader,
     plan: &PartitionPlan,
     pointers: &Pointers,
     at_least_one: bool,
+    ahead: Option<&Ahead<'_>>,
 ) -> Result<Cutting, ReadFailed> {
     let mut cut = Cut { plan, pointers, at_least_one, full: false, out: Cutting::default() };
+    let source = Source { reader, is_history: ahead.is_some() };
+    let mut warm = pin!(source.warm(plan.runs.get(1..).unwrap_or_default()));
     for run in &plan.runs {
         if cut.full {
             break;
         }
-        match take_row(reader, run, &mut cut).await {
+        if let Some(ahead) = ahead {
+            ahead.hold_from(run.offsets.base).await;
+        }
+        let taken = beside(source.take_row(run, &mut cut), warm.as_mut()).await;
+        match taken {
             Ok(()) => cut.out.rows += 1,
             // What was read before is a good answer; the client asks for the rest again.
             Err(_) if !cut.out.chunks.is_empty() => break,
@@ -79,25 +96,80 @@ pub(super) async fn read(
     Ok(cut.out)
 }
 
-async fn take_row(reader: &ObjectReader, run: &Run, cut: &mut Cut<'_>) -> Result<(), ReadFailed> {
-    let start = u64::from(run.position);
-    let range = start..start + u64::from(run.length);
-    let behind = cut.pointers.high_watermark.value() - run.offsets.next.value();
-    let mut attempts = 0;
+/// The same of a plan whose rows are all in memory and sound; `None` otherwise.
+pub(super) fn read_cached(
+    reader: &ObjectReader,
+    plan: &PartitionPlan,
+    pointers: &Pointers,
+    at_least_one: bool,
+) -> Option<Cutting> {
+    let mut cut = Cut { plan, pointers, at_least_one, full: false, out: Cutting::default() };
+    for run in &plan.runs {
+        if cut.full {
+            break;
+        }
+        let start = u64::from(run.position);
+        let range = start..start + u64::from(run.length);
+        let row = reader.cached(run.object, run.object_bytes, range)?;
+        cut.take(run, &row).ok()?;
+        cut.out.rows += 1;
+    }
+    Some(cut.out)
+}
+
+/// Waits for a row, and drives what follows it only if it has to wait.
+async fn beside<T>(row: impl Future<Output = T>, mut next: Pin<&mut impl Stream<Item = ()>>) -> T {
+    let mut row = pin!(row);
     loop {
-        attempts += 1;
-        let read = if behind < TAIL_RECORDS {
-            reader.read(run.object, run.object_bytes, range.clone()).await
+        tokio::select! {
+            biased; // As long as rows are in memory nothing is to be warmed.
+            row = &mut row => return row,
+            Some(()) = next.next() => {}
+        }
+    }
+}
+
+/// Where rows come from.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    reader: &'a ObjectReader,
+    is_history: bool,
+}
+
+impl Source<'_> {
+    async fn read(&self, run: &Run) -> Result<Vec<CachedSlice>, ReadError> {
+        let start = u64::from(run.position);
+        let range = start..start + u64::from(run.length);
+        if self.is_history {
+            self.reader.read_catch_up(run.object, run.object_bytes, range).await
         } else {
-            reader.read_catch_up(run.object, run.object_bytes, range.clone()).await
-        };
-        let row = read.map_err(|error| failed(run, &error))?;
-        let Err(error) = cut.take(run, &row) else { return Ok(()) };
-        reader.forget(run.object, run.object_bytes, range.clone()).await;
-        if READ_ATTEMPTS <= attempts {
-            let (object, base) = (run.object, run.offsets.base);
-            tracing::error!(%object, %base, %error, "a row is damaged");
-            return Err(ReadFailed::Refused(FetchRefused::Corrupt));
+            self.reader.read(run.object, run.object_bytes, range).await
+        }
+    }
+
+    /// Brings the next rows of the tail into the cache, a few at a time, and keeps none of them.
+    fn warm<'b>(&'b self, runs: &'b [Run]) -> impl Stream<Item = ()> + 'b {
+        let runs = if self.is_history { &[] } else { runs };
+        let rows = futures::stream::iter(runs).map(async |run| {
+            let _ = self.read(run).await; // Whoever needs the row is told.
+        });
+        rows.buffer_unordered(TAIL_ROWS_MAX - 1)
+    }
+
+    async fn take_row(&self, run: &Run, cut: &mut Cut<'_>) -> Result<(), ReadFailed> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let row = self.read(run).await.map_err(|error| failed(run, &error))?;
+            let Err(error) = cut.take(run, &row) else { return Ok(()) };
+            let start = u64::from(run.position);
+            let range = start..start + u64::from(run.length);
+            self.reader.forget(run.object, run.object_bytes, range).await;
+            if READ_ATTEMPTS <= attempts {
+                let (object, base) = (run.object, run.offsets.base);
+                tracing::error!(%object, %base, %error, "a row is damaged");
+                return Err(ReadFailed::Refused(FetchRefused::Corrupt));
+            }
         }
     }
 }
@@ -141,9 +213,10 @@ impl Cut<'_> {
         let unchecked = run.object.merged || WHOLE_OBJECT_BYTES_MAX < run.object_bytes;
         let mut taken = Vec::new();
         let mut bytes = self.out.bytes;
-        let mut end = run.offsets.base;
+        let inside = self.plan.place.and_then(|place| place.inside(run, self.plan.offset));
+        let (mut end, mut at) = inside.unwrap_or((run.offsets.base, 0));
         let mut full = false;
-        for placed in split_slices(row) {
+        for placed in split_slices(row, at) {
             let PlacedBatch { batch, slice } = placed?;
             let count = batch.header.offset_count().expect("the splitter checks the count");
             let stored = batch.header.base_offset;
@@ -160,6 +233,7 @@ impl Cut<'_> {
                 break;
             }
             end = next;
+            at += batch_bytes;
             // A count that is not true would move every offset behind it.
             if unchecked && (is_wanted || !run.offsets_final) {
                 batch.clone().check()?;
@@ -174,6 +248,10 @@ impl Cut<'_> {
             return Err(RowDamaged::Short { end, next: run.offsets.next });
         }
         self.full = full;
+        if !taken.is_empty() {
+            self.out.next = Some(end);
+            self.out.place = full.then(|| Place::new(run, end, at));
+        }
         self.emit(run, row, &taken);
         Ok(())
     }
@@ -201,10 +279,14 @@ impl Cut<'_> {
         }
     }
 
-    /// Patched headers, each before a slice of the cache.
+    /// Patched headers, in memory that they share, each before a slice of the cache.
     fn emit_slices(&mut self, taken: &[Taken]) {
+        let mut headers = Vec::with_capacity(taken.len() * BATCH_HEADER_BYTES);
+        taken.iter().for_each(|taken| headers.extend_from_slice(&self.header(taken)));
+        let mut headers = Bytes::from(headers);
+        self.out.chunks.reserve(2 * taken.len());
         for taken in taken {
-            self.out.chunks.push(Bytes::copy_from_slice(&self.header(taken)));
+            self.out.chunks.push(headers.split_to(BATCH_HEADER_BYTES));
             self.out.chunks.push(taken.batch.bytes.slice(BATCH_HEADER_BYTES..));
         }
     }

@@ -150,7 +150,7 @@ impl Sessions {
     pub fn begin(
         &mut self,
         request: SessionRequest,
-        fresh_id: i32,
+        fresh_id: impl FnOnce() -> i32,
         asked: Vec<(PartitionKey, Asked)>,
         forgotten: impl Iterator<Item = PartitionKey>,
     ) -> Result<Begun, ErrorCode> {
@@ -161,7 +161,7 @@ impl Sessions {
             }
             0 => {
                 self.close(request.id);
-                Ok(self.open(request.by_id, fresh_id, asked))
+                Ok(self.open(request.by_id, fresh_id(), asked))
             }
             _ => self.resume(request, asked, forgotten),
         }

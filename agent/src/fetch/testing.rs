@@ -1,6 +1,7 @@
 //! A log in a bucket, and what is in it, for the tests of the read path.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     sync::{
         Arc, Mutex,
@@ -10,7 +11,7 @@ use std::{
 
 use aquifer_metadata::machine::effect::{Pointers, Run};
 use aquifer_storage::{
-    cache::{ObjectReader, memory::LruCache},
+    cache::{ObjectReader, history::History, memory::LruCache},
     error::StoreError,
     format::{
         object::ObjectBuilder, object_key::object_key, record_batch::split_batches,
@@ -124,6 +125,21 @@ impl ModelLog {
     }
 }
 
+/// Rows of `records` records each that hold the offsets from `base` to `next`, of no object.
+pub(crate) fn rows(base: i64, next: i64, records: i64) -> Vec<Run> {
+    let bases = (base..next).step_by(records as usize);
+    let row = |base| Run {
+        offsets: OffsetRange { base: offset(base), next: offset(base + records) },
+        object: object_name(base as u64, false),
+        object_bytes: 1 << 20,
+        position: 0,
+        length: 1000,
+        max_timestamp: Timestamp::NONE,
+        offsets_final: false,
+    };
+    bases.map(row).collect()
+}
+
 fn checked(bytes: Bytes) -> aquifer_storage::format::record_batch::CheckedBatch {
     split_batches(bytes).next().unwrap().unwrap().check().unwrap()
 }
@@ -143,6 +159,14 @@ pub(crate) struct CountingStore {
     pub(crate) damage_at: AtomicU64,
     /// The object that never answers.
     pub(crate) stalled: Mutex<Option<String>>,
+    asked: Mutex<BTreeMap<String, u64>>,
+}
+
+impl CountingStore {
+    /// How often this object was asked for.
+    pub(crate) fn asked(&self, key: &str) -> u64 {
+        self.asked.lock().unwrap().get(key).copied().unwrap_or_default()
+    }
 }
 
 #[async_trait]
@@ -157,6 +181,7 @@ impl Store for CountingStore {
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.gets.fetch_add(1, Ordering::SeqCst);
+        *self.asked.lock().unwrap().entry(key.to_owned()).or_default() += 1;
         let stalled = self.stalled.lock().unwrap().as_deref() == Some(key);
         if stalled {
             std::future::pending::<()>().await;
@@ -192,6 +217,6 @@ impl Store for CountingStore {
 }
 
 pub(crate) fn object_reader(store: Arc<dyn Store>) -> ObjectReader {
-    let (tail, history) = (LruCache::new(1 << 30), LruCache::new(1 << 30));
-    ObjectReader::new(store, Arc::new(tail), Arc::new(history))
+    let (tail, history) = (LruCache::new(1 << 30), History::new(1 << 30));
+    ObjectReader::new(store, Arc::new(tail), history)
 }

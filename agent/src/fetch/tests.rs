@@ -35,6 +35,8 @@ use crate::{
     },
 };
 
+mod catch_up;
+
 const WAIT: Duration = Duration::from_millis(500);
 
 /// Metadata that answers what the test says.
@@ -44,6 +46,9 @@ struct StubMetadata {
     looks: AtomicU64,
     /// Answer to every query of rows.
     rows: Mutex<Option<PartitionRuns>>,
+    /// Unless it is empty, where the answers come from instead.
+    log: Mutex<ModelLog>,
+    queries: AtomicU64,
     watches: mpsc::Sender<WatchEnd>,
 }
 
@@ -63,7 +68,15 @@ impl Metadata for StubMetadata {
         self.read_index.lock().unwrap().map(LogIndex::new).ok_or_else(nobody)
     }
 
-    async fn query(&self, _query: Query) -> Result<(LogIndex, Answer), CallError> {
+    async fn query(&self, query: Query) -> Result<(LogIndex, Answer), CallError> {
+        self.queries.fetch_add(1, Ordering::SeqCst);
+        let log = self.log.lock().unwrap().clone();
+        if let (Query::Runs { offset, limit, .. }, false) = (query, log.runs.is_empty()) {
+            let rows = log.runs.iter().filter(|run| offset < run.offsets.next);
+            let runs = rows.take(limit as usize).copied().collect();
+            let rows = PartitionRuns { pointers: pointers(0, log.end()), runs };
+            return Ok((LogIndex::new(1), Answer::Runs(Some(rows))));
+        }
         let rows = self.rows.lock().unwrap().clone();
         Ok((LogIndex::new(1), Answer::Runs(rows)))
     }
@@ -101,8 +114,8 @@ async fn world() -> World {
     let (clock, seams) = manual_seams();
     let (watches, mut opened) = mpsc::channel(16);
     let (read_index, rows) = (Mutex::new(Some(1)), Mutex::default());
-    let looks = AtomicU64::new(0);
-    let metadata = Arc::new(StubMetadata { read_index, looks, rows, watches });
+    let (looks, queries, log) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
+    let metadata = Arc::new(StubMetadata { read_index, looks, rows, log, queries, watches });
     let (view, service) = View::new(metadata.clone(), seams.clone());
     seams.spawn("view", service.run(std::future::pending()));
     let end = opened.recv().await.unwrap();
@@ -151,8 +164,8 @@ impl World {
         let (sender, receiver) = oneshot::channel();
         let fetcher = self.fetcher.clone();
         self.seams.spawn("fetch", async move {
-            let mut watches = fetcher.view.watches();
-            let _ = sender.send(fetcher.fetch(&mut watches, &[wanted], params).await);
+            let mut positions = fetcher.positions();
+            let _ = sender.send(fetcher.fetch(&mut positions, &[wanted], params).await);
         });
         settle().await;
         receiver
@@ -396,6 +409,32 @@ async fn rows_below_the_window_are_asked_for_and_more_of_them_is_as_good_as_enou
 }
 
 #[tokio::test]
+async fn a_reader_of_history_is_told_the_high_watermark_that_others_are_told() {
+    let world = world().await;
+    let mut log = ModelLog::default();
+    for seq in 0..2 * WINDOW_RUNS_MAX as u64 {
+        log.append(&*world.store, object_name(seq, false), (0, &[(3, 5), (2, 5)])).await;
+    }
+    let _watch = world.fetcher.view.watch(partition(1));
+    settle().await;
+    let runs = log.runs[..WINDOW_RUNS_MAX].to_vec();
+    // Rows that were asked for a moment before the push, and ones that the push does not reach yet.
+    for answered_end in [log.end() - 5, log.end() + 5] {
+        world.push(5, &log, log.runs[WINDOW_RUNS_MAX..].to_vec()).await;
+        let pointers = pointers(0, answered_end);
+        *world.metadata.rows.lock().unwrap() = Some(PartitionRuns { pointers, runs: runs.clone() });
+        // The second time they are remembered.
+        for _ in 0..2 {
+            let answer = world.fetch(at(0)).await;
+            let told = answer.partitions[0].pointers.expect("it is known");
+            assert_eq!(told.high_watermark.value(), log.end());
+            assert!(told.last_stable <= told.high_watermark);
+        }
+        world.fetcher.catch_up.older().forget(partition(1));
+    }
+}
+
+#[tokio::test]
 async fn a_partition_that_cannot_be_read_in_time_does_not_keep_the_others() {
     let (world, log) = pushed().await;
     *world.store.stalled.lock().unwrap() = Some(object_key(&log.runs[1].object));
@@ -404,8 +443,8 @@ async fn a_partition_that_cannot_be_read_in_time_does_not_keep_the_others() {
     world.seams.spawn("fetch", async move {
         // The row that stalls is the first of the second one.
         let both = [Wanted { bytes_max: 1, ..at(0) }, at(5)];
-        let mut watches = fetcher.view.watches();
-        let _ = sender.send(fetcher.fetch(&mut watches, &both, params()).await);
+        let mut positions = fetcher.positions();
+        let _ = sender.send(fetcher.fetch(&mut positions, &both, params()).await);
     });
     settle().await;
     assert!(receiver.try_recv().is_err());

@@ -11,11 +11,11 @@ use aquifer_storage::{
         object::{BatchPosition, BuiltObject, ObjectBuilder},
         record_batch::{BatchProducer, ValidatedBatch},
     },
-    model::Timestamp,
+    model::{Timestamp, TopicPartition},
     seam::MonoTime,
 };
 
-use super::{BatchId, Permit, chain::ChainKey, plan::Buffered};
+use super::{BatchId, Permit, chain::ChainId, plan::Buffered};
 
 /// Positions are 32 bits; half of that leaves room for the largest batch behind the last one.
 const OBJECT_BYTES_CAP: u64 = 1 << 30;
@@ -23,9 +23,9 @@ const OBJECT_BYTES_CAP: u64 = 1 << 30;
 /// A batch on its way into an object.
 pub(super) struct Incoming {
     pub(super) id: BatchId,
-    pub(super) key: ChainKey,
+    pub(super) chain: ChainId,
+    pub(super) partition: TopicPartition,
     pub(super) batch: ValidatedBatch,
-    pub(super) permit: Permit,
     pub(super) deadline: MonoTime,
 }
 
@@ -48,7 +48,7 @@ struct OpenObject {
 #[derive(Clone, Copy)]
 struct Entry {
     id: BatchId,
-    key: ChainKey,
+    chain: ChainId,
     record_count: u32,
     max_timestamp: Timestamp,
     producer: Option<BatchProducer>,
@@ -58,7 +58,8 @@ struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PlacedBatch {
     pub(super) id: BatchId,
-    pub(super) key: ChainKey,
+    pub(super) chain: ChainId,
+    pub(super) partition: TopicPartition,
     pub(super) position: u32,
     pub(super) length: u32,
     pub(super) record_count: u32,
@@ -69,7 +70,7 @@ pub(super) struct PlacedBatch {
 /// A closed object, ready for its PUT.
 pub(super) struct ClosedObject {
     pub(super) built: BuiltObject,
-    /// In the order of the requests.
+    /// In the order of their places, which within a partition is that of the requests.
     pub(super) batches: Vec<PlacedBatch>,
     /// Held until the bytes are no longer needed.
     pub(super) permits: Vec<Permit>,
@@ -83,14 +84,14 @@ impl Buffer {
         Self { object_bytes: object_bytes.min(OBJECT_BYTES_CAP), full: VecDeque::new(), open: None }
     }
 
-    /// Adds a batch that arrived at `now`.
-    pub(super) fn push(&mut self, now: MonoTime, incoming: Incoming) {
+    /// Adds a batch that arrived at `now`; `permit` is that of its request.
+    pub(super) fn push(&mut self, now: MonoTime, incoming: Incoming, permit: &Permit) {
         let batch_bytes = incoming.batch.bytes().len() as u64;
         let overflows =
             |open: &mut OpenObject| self.object_bytes < open.builder.body_bytes() + batch_bytes;
         self.full.extend(self.open.take_if(overflows));
         let open = self.open.get_or_insert_with(|| OpenObject::new(now));
-        open.push(incoming);
+        open.push(incoming, permit);
         let closes = |open: &mut OpenObject| self.object_bytes <= open.builder.body_bytes();
         self.full.extend(self.open.take_if(closes));
     }
@@ -117,13 +118,13 @@ impl Buffer {
     }
 
     /// Closes and takes the oldest object. `is_live` says which batches are still wanted: an
-    /// object without any is dropped, and its permits with it.
+    /// object without any is dropped, and its permits with it; one with some is taken with all.
     pub(super) fn close_oldest(
         &mut self,
         is_live: impl Fn(BatchId) -> bool,
     ) -> Option<ClosedObject> {
         let object = self.full.pop_front().or_else(|| self.open.take())?;
-        object.entries.iter().any(|entry| is_live(entry.id)).then(|| object.close(is_live))
+        object.entries.iter().any(|entry| is_live(entry.id)).then(|| object.close())
     }
 }
 
@@ -138,41 +139,107 @@ impl OpenObject {
         }
     }
 
-    fn push(&mut self, incoming: Incoming) {
+    fn push(&mut self, incoming: Incoming, permit: &Permit) {
         let header = incoming.batch.header();
         self.entries.push(Entry {
             id: incoming.id,
-            key: incoming.key,
+            chain: incoming.chain,
             record_count: incoming.batch.record_count(),
             max_timestamp: header.max_timestamp,
             producer: header.producer(),
         });
-        self.builder.add(incoming.key.partition, incoming.batch);
-        self.permits.push(incoming.permit);
+        self.builder.add(incoming.partition, incoming.batch);
+        if self.permits.last().is_none_or(|last| !last.is_same(permit)) {
+            self.permits.push(permit.clone());
+        }
         self.deadline = self.deadline.max(incoming.deadline);
     }
 
-    fn close(self, is_live: impl Fn(BatchId) -> bool) -> ClosedObject {
+    fn close(self) -> ClosedObject {
         let built = self.builder.finish();
-        let place = |(entry, at): (&Entry, &BatchPosition)| {
-            let range = at.range;
-            PlacedBatch {
-                id: entry.id,
-                key: entry.key,
-                position: u32::try_from(range.start).expect("an object is far below 4 GiB"),
-                length: u32::try_from(range.byte_count()).expect("a batch is below 2 GiB"),
-                record_count: entry.record_count,
-                max_timestamp: entry.max_timestamp,
-                producer: entry.producer,
-            }
-        };
-        let batches = self
-            .entries
-            .iter()
-            .zip(&built.positions)
-            .map(place)
-            .filter(|batch| is_live(batch.id))
-            .collect();
+        let mut by_rank = vec![0; self.entries.len()];
+        for (arrival, at) in built.positions.iter().enumerate() {
+            by_rank[at.rank] = arrival;
+        }
+        let placed = |arrival: usize| self.entries[arrival].placed(&built.positions[arrival]);
+        let batches = by_rank.into_iter().map(placed).collect();
         ClosedObject { built, batches, permits: self.permits, deadline: self.deadline }
+    }
+}
+
+impl Entry {
+    fn placed(&self, at: &BatchPosition) -> PlacedBatch {
+        PlacedBatch {
+            id: self.id,
+            chain: self.chain,
+            partition: at.partition,
+            position: u32::try_from(at.range.start).expect("an object is far below 4 GiB"),
+            length: u32::try_from(at.range.byte_count()).expect("a batch is below 2 GiB"),
+            record_count: self.record_count,
+            max_timestamp: self.max_timestamp,
+            producer: self.producer,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may unwrap")]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use aquifer_storage::{
+        format::{record_batch::validate_produced, test_batch::TestBatch},
+        model::{PartitionIndex, TopicId},
+    };
+
+    use super::*;
+    use crate::produce::{
+        ConnectionId,
+        chain::{ChainKey, Chains},
+    };
+
+    /// Pushes a batch of each partition, as one request.
+    fn push(buffer: &mut Buffer, partitions: &[i32], permit: &Permit) {
+        let now = MonoTime::from_zero(Duration::ZERO);
+        let mut chains = Chains::default();
+        for (id, partition) in (0..).map(BatchId).zip(partitions) {
+            let topic = TopicId::from_bytes([1; 16]);
+            let partition = TopicPartition { topic, partition: PartitionIndex::new(*partition) };
+            let key = ChainKey { connection: ConnectionId::new(1), producer: None, partition };
+            let chain = chains.admit(key, None, id).unwrap();
+            let batch = validate_produced(TestBatch::default().bytes(), 1 << 20).unwrap();
+            buffer.push(now, Incoming { id, chain, partition, batch, deadline: now }, permit);
+        }
+    }
+
+    #[test]
+    fn batches_leave_in_the_order_of_their_places() {
+        let mut buffer = Buffer::new(1 << 20);
+        push(&mut buffer, &[1, 0, 1, 0], &Permit::none());
+        let closed = buffer.close_oldest(|id| id == BatchId(3)).unwrap();
+        let ids: Vec<u64> = closed.batches.iter().map(|batch| batch.id.0).collect();
+        assert_eq!(ids, [1, 3, 0, 2]);
+        assert!(closed.batches.is_sorted_by_key(|batch| batch.position));
+        assert!(closed.batches.is_sorted_by_key(|batch| batch.partition));
+    }
+
+    #[test]
+    fn a_request_gives_its_memory_back_with_the_last_of_its_objects() {
+        let held = Arc::new(());
+        let mut buffer = Buffer::new(1);
+        push(&mut buffer, &[0, 0], &Permit::new(Arc::clone(&held)));
+        for left in [2, 1] {
+            assert_eq!(Arc::strong_count(&held), 2, "{left} objects left");
+            drop(buffer.close_oldest(|_| true).unwrap());
+        }
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[test]
+    fn an_object_holds_one_permit_of_a_request() {
+        let mut buffer = Buffer::new(1 << 20);
+        push(&mut buffer, &[0, 1, 2], &Permit::new(()));
+        push(&mut buffer, &[0, 1, 2], &Permit::new(()));
+        assert_eq!(buffer.close_oldest(|_| true).unwrap().permits.len(), 2);
     }
 }

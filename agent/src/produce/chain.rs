@@ -10,6 +10,7 @@
 //!   then what was refused behind it, in sequence order, before anything new. Otherwise metadata
 //!   would see a gap that is none: the batch between is on its way back.
 //! - Without a producer id the chain only orders.
+//! - A chain keeps its place as long as a batch of it is undecided or it is broken.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -32,16 +33,29 @@ pub(super) struct ChainPlace {
     pub(super) sequence: Sequence,
 }
 
+/// A chain's place among the [`Chains`], good until the last of its batches is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ChainId(u32);
+
 /// Every chain with something to remember.
 #[derive(Debug, Default)]
 pub(super) struct Chains {
-    chains: BTreeMap<ChainKey, Chain>,
+    by_key: BTreeMap<ChainKey, ChainId>,
+    /// By [`ChainId`].
+    chains: Vec<Chain>,
+    /// Places of chains that were forgotten.
+    free: Vec<ChainId>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Chain {
+    key: ChainKey,
     /// Batches that were not sent.
     queue: VecDeque<Link>,
+    /// How many at the front of the queue have a part.
+    assigned: usize,
+    /// Batches admitted and not forgotten.
+    batches: u32,
     /// Batches sent by an earlier session whose outcome is not known: what follows must wait,
     /// because it would go out on another stream.
     undecided_before: u32,
@@ -49,9 +63,21 @@ struct Chain {
 }
 
 impl Chain {
-    /// How many batches at the front have a part.
-    fn assigned(&self) -> usize {
-        self.queue.partition_point(|link| link.assigned)
+    fn new(key: ChainKey) -> Self {
+        let (assigned, batches, undecided_before) = (0, 0, 0);
+        Self { key, queue: VecDeque::new(), assigned, batches, undecided_before, broken: None }
+    }
+
+    /// Keeps the unsent batches that `keeps` names.
+    fn retain(&mut self, mut keeps: impl FnMut(&Link) -> bool) {
+        let (mut at, mut assigned) = (0, 0);
+        self.queue.retain(|link| {
+            let kept = keeps(link);
+            assigned += usize::from(kept && at < self.assigned);
+            at += 1;
+            kept
+        });
+        self.assigned = assigned;
     }
 }
 
@@ -59,8 +85,10 @@ impl Chain {
 struct Link {
     id: BatchId,
     place: Option<ChainPlace>,
-    assigned: bool,
 }
+
+/// Links whose memory a place keeps from one chain to the next: what idempotent clients send.
+const QUEUE_KEPT: usize = 5;
 
 /// Most refused sequences remembered per chain. Idempotent clients have at most five requests in
 /// flight; what a stranger one sends beyond this is refused too, and is let in when these are.
@@ -85,14 +113,21 @@ impl Broken {
 }
 
 impl Chains {
-    /// Takes a batch behind the others of its chain; `false` when the chain is broken there.
-    pub(super) fn admit(&mut self, key: ChainKey, place: Option<ChainPlace>, id: BatchId) -> bool {
-        let chain = self.chains.entry(key).or_default();
+    /// Takes a batch behind the others of its chain, and remembers it until [`Self::forget`];
+    /// `None` when the chain is broken there.
+    pub(super) fn admit(
+        &mut self,
+        key: ChainKey,
+        place: Option<ChainPlace>,
+        id: BatchId,
+    ) -> Option<ChainId> {
+        let chain_id = self.open(key);
+        let chain = self.get_mut(chain_id);
         if let (Some(broken), Some(place)) = (&mut chain.broken, place) {
             let first = *broken.refused.first().expect("a break has a place");
             if place.epoch == broken.epoch && is_after(place.sequence, first) {
                 broken.refuse(place.sequence);
-                return false;
+                return None;
             }
             if place.epoch == broken.epoch && place.sequence == first {
                 broken.refused.remove(0);
@@ -102,90 +137,107 @@ impl Chains {
             }
             // An older epoch, or a retry of something before the break: metadata judges it.
         }
-        chain.queue.push_back(Link { id, place, assigned: false });
-        true
+        chain.queue.push_back(Link { id, place });
+        chain.batches += 1;
+        Some(chain_id)
     }
 
-    /// Whether every predecessor of `id` is sent or assigned to a part.
-    pub(super) fn is_next(&self, key: &ChainKey, id: BatchId) -> bool {
-        let Some(chain) = self.chains.get(key) else { return false };
-        chain.undecided_before == 0
-            && chain.queue.get(chain.assigned()).is_some_and(|link| link.id == id)
-    }
-
-    /// `id` has a place in a part.
-    pub(super) fn assign(&mut self, key: &ChainKey, id: BatchId) {
-        debug_assert!(self.is_next(key, id), "batches are assigned in the order of their chain");
-        if let Some(chain) = self.chains.get_mut(key) {
-            let at = chain.assigned();
-            if let Some(link) = chain.queue.get_mut(at) {
-                link.assigned = true;
+    /// The chain of a key, which is new when it has none.
+    fn open(&mut self, key: ChainKey) -> ChainId {
+        *self.by_key.entry(key).or_insert_with(|| match self.free.pop() {
+            Some(id) => {
+                self.chains[id.0 as usize].key = key;
+                id
             }
-        }
+            None => {
+                let id = u32::try_from(self.chains.len()).expect("a chain is in memory");
+                self.chains.push(Chain::new(key));
+                ChainId(id)
+            }
+        })
+    }
+
+    fn get_mut(&mut self, chain: ChainId) -> &mut Chain {
+        &mut self.chains[chain.0 as usize]
+    }
+
+    /// Gives `id` a place in a part, if every predecessor was sent or has one.
+    pub(super) fn assign(&mut self, chain: ChainId, id: BatchId) -> bool {
+        let chain = self.get_mut(chain);
+        let is_next = chain.undecided_before == 0
+            && chain.queue.get(chain.assigned).is_some_and(|link| link.id == id);
+        chain.assigned += usize::from(is_next);
+        is_next
     }
 
     /// `id` was sent: from here on only metadata knows what becomes of it.
-    pub(super) fn sent(&mut self, key: &ChainKey, id: BatchId) {
-        let Some(chain) = self.chains.get_mut(key) else { return };
+    pub(super) fn sent(&mut self, chain: ChainId, id: BatchId) {
+        let chain = self.get_mut(chain);
         match chain.queue.front() {
-            Some(front) if front.id == id => drop(chain.queue.pop_front()),
-            _ => chain.queue.retain(|link| link.id != id),
+            Some(front) if front.id == id => {
+                chain.queue.pop_front();
+                chain.assigned = chain.assigned.saturating_sub(1);
+            }
+            _ => chain.retain(|link| link.id != id),
         }
-        self.tidy(key);
     }
 
     /// `id` ended in an error after which its client sends it again: breaks the chain there and
     /// returns the later unsent batches of the same epoch, which end with it.
     pub(super) fn fail(
         &mut self,
-        key: &ChainKey,
+        chain: ChainId,
         id: BatchId,
         place: Option<ChainPlace>,
     ) -> Vec<BatchId> {
-        let chain = self.chains.entry(*key).or_default();
-        chain.queue.retain(|link| link.id != id);
+        let chain = self.get_mut(chain);
+        chain.retain(|link| link.id != id);
         let mut followers = Vec::new();
-        if let Some(at) = place {
-            let newest = chain.queue.iter().filter_map(|link| Some(link.place?.epoch)).max();
-            let broken_at = chain.broken.as_ref().map(|broken| broken.epoch);
-            if broken_at.max(newest) <= Some(at.epoch) {
-                if broken_at < Some(at.epoch) {
-                    chain.broken = Some(Broken { epoch: at.epoch, refused: Vec::new() });
-                }
-                if let Some(broken) = &mut chain.broken {
-                    broken.refuse(at.sequence);
-                }
+        let Some(at) = place else { return followers };
+        let newest = chain.queue.iter().filter_map(|link| Some(link.place?.epoch)).max();
+        let broken_at = chain.broken.as_ref().map(|broken| broken.epoch);
+        if broken_at.max(newest) <= Some(at.epoch) {
+            if broken_at < Some(at.epoch) {
+                chain.broken = Some(Broken { epoch: at.epoch, refused: Vec::new() });
             }
-            let mut broken = chain.broken.as_mut().filter(|broken| broken.epoch == at.epoch);
-            chain.queue.retain(|link| {
-                let Some(place) = link.place.filter(|place| place.epoch == at.epoch) else {
-                    return true;
-                };
-                if link.id < id {
-                    return true;
-                }
-                if let Some(broken) = &mut broken {
-                    broken.refuse(place.sequence);
-                }
-                followers.push(link.id);
-                false
-            });
+            if let Some(broken) = &mut chain.broken {
+                broken.refuse(at.sequence);
+            }
         }
-        self.tidy(key);
+        let mut broken = chain.broken.take();
+        let mut refusing = broken.as_mut().filter(|broken| broken.epoch == at.epoch);
+        chain.retain(|link| {
+            let Some(place) = link.place.filter(|place| place.epoch == at.epoch) else {
+                return true;
+            };
+            if link.id < id {
+                return true;
+            }
+            if let Some(broken) = &mut refusing {
+                broken.refuse(place.sequence);
+            }
+            followers.push(link.id);
+            false
+        });
+        chain.broken = broken;
         followers
     }
 
     /// A sent batch of an ended session is not decided yet: its followers wait.
-    pub(super) fn hold(&mut self, key: &ChainKey) {
-        self.chains.entry(*key).or_default().undecided_before += 1;
+    pub(super) fn hold(&mut self, chain: ChainId) {
+        self.get_mut(chain).undecided_before += 1;
     }
 
     /// It is decided, or nobody asks any more.
-    pub(super) fn release(&mut self, key: &ChainKey) {
-        if let Some(chain) = self.chains.get_mut(key) {
-            chain.undecided_before = chain.undecided_before.saturating_sub(1);
-        }
-        self.tidy(key);
+    pub(super) fn release(&mut self, chain: ChainId) {
+        let chain = self.get_mut(chain);
+        chain.undecided_before = chain.undecided_before.saturating_sub(1);
+    }
+
+    /// A batch has its outcome, and its chain is named for it no more.
+    pub(super) fn forget(&mut self, chain: ChainId) {
+        self.get_mut(chain).batches -= 1;
+        self.tidy(chain);
     }
 
     /// The connection is gone: nothing of it arrives any more, so its breaks are forgotten.
@@ -199,32 +251,34 @@ impl Chains {
                 partition: aquifer_storage::model::PartitionIndex::new(i32::MIN),
             },
         };
-        let keys: Vec<ChainKey> = self
-            .chains
+        let of_connection: Vec<ChainId> = self
+            .by_key
             .range(first..)
-            .map(|(key, _)| *key)
-            .take_while(|key| key.connection == connection)
+            .take_while(|(key, _)| key.connection == connection)
+            .map(|(_, chain)| *chain)
             .collect();
-        for key in keys {
-            if let Some(chain) = self.chains.get_mut(&key) {
-                chain.broken = None;
-            }
-            self.tidy(&key);
+        for chain in of_connection {
+            self.get_mut(chain).broken = None;
+            self.tidy(chain);
         }
     }
 
     /// Number of chains remembered.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.chains.len()
+        self.by_key.len()
     }
 
-    fn tidy(&mut self, key: &ChainKey) {
-        let idle = self.chains.get(key).is_some_and(|chain| {
-            chain.queue.is_empty() && chain.undecided_before == 0 && chain.broken.is_none()
-        });
-        if idle {
-            self.chains.remove(key);
+    /// Frees the chain's place when nothing names it and nothing of it is to be remembered.
+    fn tidy(&mut self, id: ChainId) {
+        let chain = self.get_mut(id);
+        if chain.batches == 0 && chain.broken.is_none() {
+            debug_assert!(chain.queue.is_empty() && chain.undecided_before == 0);
+            // The next chain here begins with this one's memory.
+            chain.queue.shrink_to(QUEUE_KEPT);
+            let key = chain.key;
+            self.by_key.remove(&key);
+            self.free.push(id);
         }
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! # Invariants
 //! - A part's content is frozen by its first transmission: a repeat is the same bytes.
+//! - An object holds each partition's batches together, so parts in the order of their places do.
 //! - A batch stands in at most one part; one that was withdrawn is in none and never will be.
 //! - `low_seq` never falls, and no part names an object below one promised before it.
 //!
@@ -18,7 +19,10 @@ use std::collections::{BTreeMap, VecDeque};
 use aquifer_metadata::machine::command::{
     BatchOutcome, CommitPart, CommitReply, PartBatch, PartExtent, PartProducer,
 };
-use aquifer_storage::model::{CommitSeq, ObjectSeq, SessionId, TopicPartition};
+use aquifer_storage::{
+    format::record_batch::BatchProducer,
+    model::{CommitSeq, ObjectSeq, SessionId},
+};
 
 use super::{BatchId, buffer::PlacedBatch, chain::Chains};
 
@@ -50,8 +54,11 @@ pub(super) struct CommitStream {
 
 #[derive(Debug)]
 struct Object {
-    /// Ids are given on arrival, so this is the order of the requests.
-    batches: BTreeMap<BatchId, PlacedBatch>,
+    /// In no part yet, in the order of their places. Those that were withdrawn stay here, but
+    /// their chains know them no more and will not let them go.
+    batches: Vec<PlacedBatch>,
+    /// How many of them were not withdrawn.
+    wanted: usize,
     object_bytes: u64,
     landed: bool,
 }
@@ -60,9 +67,17 @@ struct Object {
 struct Part {
     object: ObjectSeq,
     object_bytes: u64,
+    /// In the order of their places, which is that of the outcomes.
     batches: Vec<PlacedBatch>,
     /// Set by the first transmission.
-    frozen: Option<CommitPart>,
+    frozen: Option<Frozen>,
+}
+
+/// What the first transmission of a part said besides its batches.
+#[derive(Clone, Copy, Debug)]
+struct Frozen {
+    acked_seq: CommitSeq,
+    low_seq: ObjectSeq,
 }
 
 /// What a reply says.
@@ -100,6 +115,11 @@ impl CommitStream {
         !self.fenced && self.next_object.value() < self.applied_low.value() + OBJECT_WINDOW
     }
 
+    /// The number of the object that is opened next.
+    pub(super) fn next_object(&self) -> ObjectSeq {
+        self.next_object
+    }
+
     /// Numbers an object whose PUT starts now.
     ///
     /// # Panics
@@ -108,8 +128,8 @@ impl CommitStream {
         assert!(self.can_open(), "an object is opened only inside the window");
         let seq = self.next_object;
         self.next_object = seq.next();
-        let batches = batches.into_iter().map(|batch| (batch.id, batch)).collect();
-        self.objects.insert(seq, Object { batches, object_bytes, landed: false });
+        let wanted = batches.len();
+        self.objects.insert(seq, Object { batches, wanted, object_bytes, landed: false });
         seq
     }
 
@@ -120,10 +140,20 @@ impl CommitStream {
         true
     }
 
-    /// The batches of an object that are in no part.
+    /// Whether the object is in the bucket.
+    pub(super) fn is_landed(&self, seq: ObjectSeq) -> bool {
+        self.objects.get(&seq).is_some_and(|object| object.landed)
+    }
+
+    /// Whether the part was transmitted, or answered: its batches are metadata's to decide.
+    pub(super) fn is_sent(&self, seq: CommitSeq) -> bool {
+        self.parts.get(&seq).is_none_or(|part| part.frozen.is_some())
+    }
+
+    /// The batches of an object that are in no part, and perhaps some that were withdrawn.
     pub(super) fn unassigned(&self, seq: ObjectSeq) -> Vec<BatchId> {
         let object = self.objects.get(&seq);
-        object.map_or_else(Vec::new, |object| object.batches.keys().copied().collect())
+        object.map_or_else(Vec::new, |object| ids(&object.batches).collect())
     }
 
     /// Gives parts to every batch that may leave; returns them with their parts.
@@ -153,22 +183,18 @@ impl CommitStream {
         assigned: &mut Vec<(BatchId, CommitSeq)>,
     ) {
         let Some(object) = self.objects.get_mut(&seq) else { return };
-        let mut ready = Vec::new();
-        object.batches.retain(|_, batch| {
-            let leaves = chains.is_next(&batch.key, batch.id);
-            if leaves {
-                chains.assign(&batch.key, batch.id);
-                ready.push(*batch);
-            }
-            !leaves
-        });
+        let leaves = |batch: &mut PlacedBatch| chains.assign(batch.chain, batch.id);
+        let ready: Vec<PlacedBatch> = object.batches.extract_if(.., leaves).collect();
+        object.wanted -= ready.len();
         let object_bytes = object.object_bytes;
-        if object.batches.is_empty() {
+        if object.wanted == 0 {
             self.objects.remove(&seq);
         }
-        for batches in ready.chunks(PART_BATCHES_MAX) {
-            let commit_seq = self.push_part(seq, object_bytes, batches.to_vec());
-            assigned.extend(batches.iter().map(|batch| (batch.id, commit_seq)));
+        for batches in chunks(ready) {
+            let first = assigned.len();
+            assigned.extend(ids(&batches).map(|id| (id, self.next_commit)));
+            let commit_seq = self.push_part(seq, object_bytes, batches);
+            debug_assert!(assigned[first..].iter().all(|(_, seq)| *seq == commit_seq));
         }
     }
 
@@ -200,36 +226,30 @@ impl CommitStream {
         self.parts.range(self.cursor..).next().is_some()
     }
 
-    /// The next part to transmit, and the batches that are sent by it for the first time. The
-    /// caller hands it to the connection without fail.
-    pub(super) fn next_part(&mut self, chains: &mut Chains) -> Option<(CommitPart, Vec<BatchId>)> {
-        let acked_seq = self.acked_seq();
-        let low_seq = self.low_seq();
+    /// The next part to transmit. The caller hands it to the connection without fail.
+    pub(super) fn next_part(&mut self, chains: &mut Chains) -> Option<CommitPart> {
+        let now = Frozen { acked_seq: self.acked_seq(), low_seq: self.low_seq() };
         let (&commit_seq, part) = self.parts.range_mut(self.cursor..).next()?;
-        let mut first_sent = Vec::new();
-        let frozen = part.frozen.get_or_insert_with(|| {
+        let frozen = *part.frozen.get_or_insert_with(|| {
             for batch in &part.batches {
-                chains.sent(&batch.key, batch.id);
-                first_sent.push(batch.id);
+                chains.sent(batch.chain, batch.id);
             }
-            // From here on in the order of the outcomes. The sort is stable.
-            part.batches.sort_by_key(|batch| batch.key.partition);
-            let (producers, extents) = encode(&part.batches);
-            CommitPart {
-                session: self.session,
-                commit_seq,
-                acked_seq,
-                low_seq,
-                object_seq: part.object,
-                object_bytes: part.object_bytes,
-                producers,
-                extents,
-            }
+            now
         });
-        let wire = frozen.clone();
+        let (producers, extents) = encode(&part.batches);
+        let wire = CommitPart {
+            session: self.session,
+            commit_seq,
+            acked_seq: frozen.acked_seq,
+            low_seq: frozen.low_seq,
+            object_seq: part.object,
+            object_bytes: part.object_bytes,
+            producers,
+            extents,
+        };
         self.cursor = commit_seq.next();
         self.unanswered.push_back((commit_seq, self.round));
-        Some((wire, first_sent))
+        Some(wire)
     }
 
     /// Takes the reply to the oldest unanswered transmission of this connection.
@@ -249,12 +269,12 @@ impl CommitStream {
             CommitReply::Applied(outcomes) => self.applied(commit_seq, outcomes),
             CommitReply::Gap { next } => self.gap(next, round),
             CommitReply::Forgotten => match self.parts.remove(&commit_seq) {
-                Some(part) => Replied::Unknowable(part.ids()),
+                Some(part) => Replied::Unknowable(part.ids().collect()),
                 None => Replied::Nothing,
             },
             CommitReply::Fenced | CommitReply::SeqBelowLow => {
                 match self.parts.remove(&commit_seq) {
-                    Some(part) => Replied::Fenced(part.ids()),
+                    Some(part) => Replied::Fenced(part.ids().collect()),
                     None => Replied::Fenced(Vec::new()),
                 }
             }
@@ -267,9 +287,9 @@ impl CommitStream {
             self.applied_low = self.applied_low.max(frozen.low_seq);
         }
         if part.batches.len() != outcomes.len() {
-            return Replied::Unknowable(part.ids());
+            return Replied::Unknowable(part.ids().collect());
         }
-        Replied::Applied(part.ids().into_iter().zip(outcomes).collect())
+        Replied::Applied(part.ids().zip(outcomes).collect())
     }
 
     fn gap(&mut self, next: CommitSeq, round: u64) -> Replied {
@@ -302,10 +322,11 @@ impl CommitStream {
     }
 
     /// Takes an unsent batch out of its object: it will be in no part.
-    pub(super) fn withdraw_from_object(&mut self, seq: ObjectSeq, id: BatchId) {
+    /// Its chain knows it no more.
+    pub(super) fn withdraw_from_object(&mut self, seq: ObjectSeq) {
         let Some(object) = self.objects.get_mut(&seq) else { return };
-        object.batches.remove(&id);
-        if object.batches.is_empty() {
+        object.wanted -= 1;
+        if object.wanted == 0 {
             self.objects.remove(&seq);
         }
     }
@@ -326,7 +347,7 @@ impl CommitStream {
         self.fenced = true;
         let objects = std::mem::take(&mut self.objects);
         let mut unsent: Vec<BatchId> =
-            objects.values().flat_map(|object| object.batches.keys().copied()).collect();
+            objects.values().flat_map(|object| ids(&object.batches)).collect();
         let mut undecided = Vec::new();
         self.parts.retain(|_, part| {
             let sent = part.frozen.is_some();
@@ -369,42 +390,51 @@ pub(super) struct Fenced {
 }
 
 impl Part {
-    fn ids(&self) -> Vec<BatchId> {
-        self.batches.iter().map(|batch| batch.id).collect()
+    fn ids(&self) -> impl Iterator<Item = BatchId> {
+        ids(&self.batches)
     }
 }
 
-/// The wire form of batches sorted by partition, with their producers interned.
+fn ids(batches: &[PlacedBatch]) -> impl Iterator<Item = BatchId> {
+    batches.iter().map(|batch| batch.id)
+}
+
+/// At most as many batches at a time as a part takes.
+fn chunks(mut batches: Vec<PlacedBatch>) -> impl Iterator<Item = Vec<PlacedBatch>> {
+    std::iter::from_fn(move || {
+        let rest = batches.split_off(batches.len().min(PART_BATCHES_MAX));
+        let chunk = std::mem::replace(&mut batches, rest);
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+/// The wire form of batches in the order of their places, with their producers interned.
 fn encode(batches: &[PlacedBatch]) -> (Vec<PartProducer>, Vec<PartExtent>) {
     let mut producers = Vec::new();
     let mut interned = BTreeMap::new();
-    let mut extents: Vec<PartExtent> = Vec::new();
-    for batch in batches {
-        let producer = batch.producer.map(|producer| {
-            let index = *interned.entry((producer.id, producer.epoch)).or_insert_with(|| {
-                producers.push(PartProducer { id: producer.id, epoch: producer.epoch });
-                producers.len() - 1
-            });
-            let index = u32::try_from(index).expect("a part has few thousand batches");
-            (index, producer.base_sequence)
+    let mut intern = |producer: BatchProducer| {
+        let index = *interned.entry((producer.id, producer.epoch)).or_insert_with(|| {
+            producers.push(PartProducer { id: producer.id, epoch: producer.epoch });
+            producers.len() - 1
         });
-        let encoded = PartBatch {
-            position: batch.position,
-            length: batch.length,
-            record_count: batch.record_count,
-            max_timestamp: batch.max_timestamp,
-            producer,
-        };
-        extent_of(&mut extents, batch.key.partition).batches.push(encoded);
-    }
+        let index = u32::try_from(index).expect("a part has few thousand batches");
+        (index, producer.base_sequence)
+    };
+    let mut encoded = |batch: &PlacedBatch| PartBatch {
+        position: batch.position,
+        length: batch.length,
+        record_count: batch.record_count,
+        max_timestamp: batch.max_timestamp,
+        producer: batch.producer.map(&mut intern),
+    };
+    let extents = batches
+        .chunk_by(|one, next| one.partition == next.partition)
+        .map(|extent| PartExtent {
+            partition: extent[0].partition,
+            batches: extent.iter().map(&mut encoded).collect(),
+        })
+        .collect();
     (producers, extents)
-}
-
-fn extent_of(extents: &mut Vec<PartExtent>, partition: TopicPartition) -> &mut PartExtent {
-    if extents.last().is_none_or(|extent| extent.partition != partition) {
-        extents.push(PartExtent { partition, batches: Vec::new() });
-    }
-    extents.last_mut().expect("an extent was pushed above")
 }
 
 #[cfg(test)]

@@ -13,14 +13,15 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use aquifer_metadata::machine::command::{BatchOutcome, CommitPart, CommitReply};
 use aquifer_storage::{
-    model::{CommitSeq, ObjectSeq, SessionId},
+    format::record_batch::ValidatedBatch,
+    model::{CommitSeq, ObjectSeq, SessionId, TopicPartition},
     seam::MonoTime,
 };
 
 use super::{
     AppendOutcome, BatchId, ConnectionId,
-    buffer::ClosedObject,
-    chain::{ChainKey, ChainPlace, Chains},
+    buffer::PlacedBatch,
+    chain::{ChainId, ChainKey, ChainPlace, Chains},
     commit_stream::{CommitStream, Replied},
 };
 
@@ -28,10 +29,12 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     next_batch: BatchId,
-    batches: BTreeMap<BatchId, Record>,
+    /// Batches that arrived one after the other, by the id of the first.
+    groups: BTreeMap<BatchId, Group>,
+    /// By the group's first batch.
     deadlines: BTreeSet<(MonoTime, BatchId)>,
     chains: Chains,
-    /// Connections with batches here.
+    /// Connections with groups here.
     connections: BTreeMap<ConnectionId, Connection>,
     current: Option<SessionId>,
     /// The newest session ever begun: one that ended here never begins again.
@@ -40,11 +43,22 @@ pub(super) struct Ledger {
     decided: Vec<(BatchId, AppendOutcome)>,
 }
 
+/// Batches of one connection and deadline whose ids follow one another: mostly those of a request.
 #[derive(Debug)]
-struct Record {
-    key: ChainKey,
-    place: Option<ChainPlace>,
+struct Group {
+    connection: ConnectionId,
     deadline: MonoTime,
+    /// `None` where a batch is decided.
+    records: Vec<Option<Record>>,
+    undecided: usize,
+    /// The deadline has passed.
+    expired: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    chain: ChainId,
+    place: Option<ChainPlace>,
     stage: Stage,
     /// Its client was told `Unknown` already.
     answered: bool,
@@ -54,7 +68,7 @@ struct Record {
 
 #[derive(Debug, Default)]
 struct Connection {
-    batches: usize,
+    groups: usize,
     closed: bool,
 }
 
@@ -63,13 +77,9 @@ struct Connection {
 enum Stage {
     Buffered,
     /// In an object whose PUT was started.
-    Uploading(SessionId, ObjectSeq),
-    /// In the bucket, waiting for its predecessors.
-    Landed(SessionId, ObjectSeq),
-    /// In a part that was not transmitted.
-    Assigned(SessionId, CommitSeq),
-    /// In metadata's hands.
-    Sent,
+    InObject(SessionId, ObjectSeq),
+    /// In a part; in metadata's hands once that is transmitted.
+    InPart(SessionId, CommitSeq),
 }
 
 /// A batch that arrives.
@@ -80,31 +90,82 @@ pub(super) struct Arrival {
     pub(super) deadline: MonoTime,
 }
 
+impl Arrival {
+    /// A batch of a connection's request.
+    pub(super) fn of(
+        connection: ConnectionId,
+        partition: TopicPartition,
+        batch: &ValidatedBatch,
+        deadline: MonoTime,
+    ) -> Self {
+        let producer = batch.header().producer();
+        let place = producer.map(|it| ChainPlace { epoch: it.epoch, sequence: it.base_sequence });
+        let key = ChainKey { connection, producer: producer.map(|it| it.id), partition };
+        Self { key, place, deadline }
+    }
+}
+
 impl Ledger {
-    /// Takes a batch; `false` when its chain is broken, and then it is not remembered.
-    pub(super) fn admit(&mut self, arrival: Arrival) -> (BatchId, bool) {
+    /// The id of the batch that arrives next.
+    pub(super) fn next_batch(&self) -> BatchId {
+        self.next_batch
+    }
+
+    /// Takes a batch; without a chain when that is broken, and then it is not remembered.
+    pub(super) fn admit(&mut self, arrival: Arrival) -> (BatchId, Option<ChainId>) {
         let id = self.next_batch;
         self.next_batch = id.next();
         let Arrival { key, place, deadline } = arrival;
-        let admitted = self.chains.admit(key, place, id);
-        if admitted {
+        let chain = self.chains.admit(key, place, id);
+        if let Some(chain) = chain {
             let stage = Stage::Buffered;
-            let record = Record { key, place, deadline, stage, answered: false, holds: false };
-            self.batches.insert(id, record);
-            self.connections.entry(key.connection).or_default().batches += 1;
-            self.deadlines.insert((deadline, id));
+            let record = Record { chain, place, stage, answered: false, holds: false };
+            self.remember(id, (key.connection, deadline), record);
         }
-        (id, admitted)
+        (id, chain)
+    }
+
+    fn remember(
+        &mut self,
+        id: BatchId,
+        (connection, deadline): (ConnectionId, MonoTime),
+        record: Record,
+    ) {
+        if let Some((first, group)) = self.groups.iter_mut().next_back()
+            && first.advance(group.records.len()) == id
+            && (group.connection, group.deadline) == (connection, deadline)
+            && !group.expired
+        {
+            group.records.push(Some(record));
+            group.undecided += 1;
+            return;
+        }
+        let (records, undecided, expired) = (vec![Some(record)], 1, false);
+        let group = Group { connection, deadline, records, undecided, expired };
+        self.groups.insert(id, group);
+        self.deadlines.insert((deadline, id));
+        self.connections.entry(connection).or_default().groups += 1;
+    }
+
+    fn record(&self, id: BatchId) -> Option<&Record> {
+        let (first, group) = self.groups.range(..=id).next_back()?;
+        group.records.get(id.distance_from(*first))?.as_ref()
+    }
+
+    fn record_mut(&mut self, id: BatchId) -> Option<&mut Record> {
+        let (first, group) = self.groups.range_mut(..=id).next_back()?;
+        group.records.get_mut(id.distance_from(*first))?.as_mut()
     }
 
     /// Whether a batch is still wanted.
     pub(super) fn is_live(&self, id: BatchId) -> bool {
-        self.batches.contains_key(&id)
+        self.record(id).is_some()
     }
 
     /// Whether every client has its answer.
     pub(super) fn is_settled(&self) -> bool {
-        self.batches.values().all(|record| record.answered)
+        let mut records = self.groups.values().flat_map(|group| group.records.iter().flatten());
+        records.all(|record| record.answered)
     }
 
     /// The live session, if it may open another object.
@@ -113,27 +174,30 @@ impl Ledger {
         self.streams.get(&session).filter(|stream| stream.can_open()).map(|_| session)
     }
 
-    /// Numbers an object of the live session whose PUT starts now.
-    pub(super) fn open_object(&mut self, session: SessionId, object: &ClosedObject) -> ObjectSeq {
-        let stream = self.streams.get_mut(&session).expect("the caller asked for the live session");
-        let seq = stream.open(object.batches.clone(), object.built.object_bytes);
-        for batch in &object.batches {
-            if let Some(record) = self.batches.get_mut(&batch.id) {
-                record.stage = Stage::Uploading(session, seq);
+    /// Numbers an object of the live session whose PUT starts now. Batches that are not wanted any
+    /// more are in its bytes only.
+    pub(super) fn open_object(
+        &mut self,
+        session: SessionId,
+        mut batches: Vec<PlacedBatch>,
+        object_bytes: u64,
+    ) -> ObjectSeq {
+        let expected = "the caller asked for the live session";
+        let seq = self.streams.get(&session).expect(expected).next_object();
+        batches.retain(|batch| match self.record_mut(batch.id) {
+            Some(record) => {
+                record.stage = Stage::InObject(session, seq);
+                true
             }
-        }
-        seq
+            None => false,
+        });
+        self.streams.get_mut(&session).expect(expected).open(batches, object_bytes)
     }
 
     /// The object is in the bucket.
     pub(super) fn put_succeeded(&mut self, session: SessionId, seq: ObjectSeq) {
         let Some(stream) = self.streams.get_mut(&session) else { return };
         if stream.landed(seq) {
-            for id in stream.unassigned(seq) {
-                if let Some(record) = self.batches.get_mut(&id) {
-                    record.stage = Stage::Landed(session, seq);
-                }
-            }
             self.assign();
         }
     }
@@ -170,9 +234,10 @@ impl Ledger {
         let Some(stream) = self.streams.get_mut(&session) else { return };
         let fenced = stream.fence();
         for id in fenced.undecided {
-            if let Some(record) = self.batches.get_mut(&id) {
+            if let Some(record) = self.record_mut(id) {
                 record.holds = true;
-                self.chains.hold(&record.key);
+                let chain = record.chain;
+                self.chains.hold(chain);
             }
         }
         for id in fenced.unsent {
@@ -210,14 +275,7 @@ impl Ledger {
 
     /// The next part to transmit. From here on its batches are metadata's to decide.
     pub(super) fn next_part(&mut self, session: SessionId) -> Option<CommitPart> {
-        let stream = self.streams.get_mut(&session)?;
-        let (part, sent) = stream.next_part(&mut self.chains)?;
-        for id in sent {
-            if let Some(record) = self.batches.get_mut(&id) {
-                record.stage = Stage::Sent;
-            }
-        }
-        Some(part)
+        self.streams.get_mut(&session)?.next_part(&mut self.chains)
     }
 
     /// A session's connection is gone.
@@ -267,31 +325,45 @@ impl Ledger {
     /// Ends what is due at `now`.
     pub(super) fn expire(&mut self, now: MonoTime) {
         let mut withdrawn = false;
-        while let Some(&(deadline, id)) = self.deadlines.first() {
+        while let Some(&(deadline, first)) = self.deadlines.first() {
             if now < deadline {
                 break;
             }
             self.deadlines.pop_first();
-            let Some(record) = self.batches.get_mut(&id) else { continue };
-            match record.stage {
-                Stage::Sent => {
-                    record.answered = true;
-                    self.decided.push((id, AppendOutcome::Unknown));
-                }
-                // It will never be committed, but the store was asked and did not answer.
-                Stage::Uploading(..) => {
-                    self.fail(id, AppendOutcome::Unknown);
-                    withdrawn = true;
-                }
-                Stage::Buffered | Stage::Landed(..) | Stage::Assigned(..) => {
-                    self.fail(id, AppendOutcome::Unavailable);
-                    withdrawn = true;
-                }
+            let Some(group) = self.groups.get_mut(&first) else { continue };
+            group.expired = true;
+            for index in 0..group.records.len() {
+                withdrawn |= self.expire_batch(first.advance(index));
             }
         }
         if withdrawn {
             self.assign();
         }
+    }
+
+    /// Ends a batch at its deadline; whether it is in no part now.
+    fn expire_batch(&mut self, id: BatchId) -> bool {
+        let Some(&Record { stage, .. }) = self.record(id) else { return false };
+        let outcome = match stage {
+            Stage::InPart(session, seq)
+                if self.streams.get(&session).is_none_or(|stream| stream.is_sent(seq)) =>
+            {
+                if let Some(record) = self.record_mut(id) {
+                    record.answered = true;
+                }
+                self.decided.push((id, AppendOutcome::Unknown));
+                return false;
+            }
+            // It will never be committed, but the store was asked and did not answer.
+            Stage::InObject(session, seq)
+                if self.streams.get(&session).is_none_or(|stream| !stream.is_landed(seq)) =>
+            {
+                AppendOutcome::Unknown
+            }
+            Stage::Buffered | Stage::InObject(..) | Stage::InPart(..) => AppendOutcome::Unavailable,
+        };
+        self.fail(id, outcome);
+        true
     }
 
     /// The next moment at which [`Self::expire`] has something to do.
@@ -316,27 +388,31 @@ impl Ledger {
         let Some(session) = self.current else { return };
         let Some(stream) = self.streams.get_mut(&session) else { return };
         for (id, seq) in stream.assign(&mut self.chains) {
-            if let Some(record) = self.batches.get_mut(&id) {
-                record.stage = Stage::Assigned(session, seq);
+            if let Some(record) = self.record_mut(id) {
+                record.stage = Stage::InPart(session, seq);
             }
         }
-        stream.move_window();
+        if let Some(stream) = self.streams.get_mut(&session) {
+            stream.move_window();
+        }
     }
 
     /// Ends a batch that its client sends again, and with it what follows in its chain: it did
     /// not happen, or nobody can tell any more.
     fn fail(&mut self, id: BatchId, outcome: AppendOutcome) {
-        let Some(&Record { key, place, .. }) = self.batches.get(&id) else { return };
-        let followers = self.chains.fail(&key, id, place);
-        if self.connections.get(&key.connection).is_some_and(|connection| connection.closed) {
+        let Some((_, group)) = self.groups.range(..=id).next_back() else { return };
+        let connection = group.connection;
+        let Some(&Record { chain, place, .. }) = self.record(id) else { return };
+        let followers = self.chains.fail(chain, id, place);
+        if self.connections.get(&connection).is_some_and(|connection| connection.closed) {
             // Nobody sends anything again on it.
-            self.chains.close(key.connection);
+            self.chains.close(connection);
         }
         let Some(record) = self.remove(id) else { return };
-        self.decide(id, &record, outcome);
+        self.decide(id, record, outcome);
         for follower in followers {
             if let Some(record) = self.remove(follower) {
-                self.decide(follower, &record, AppendOutcome::BrokenChain);
+                self.decide(follower, record, AppendOutcome::BrokenChain);
             }
         }
     }
@@ -344,40 +420,51 @@ impl Ledger {
     /// Ends a batch that metadata decided.
     fn settle(&mut self, id: BatchId, outcome: AppendOutcome) {
         if let Some(record) = self.remove(id) {
-            self.decide(id, &record, outcome);
+            self.decide(id, record, outcome);
         }
     }
 
     /// Takes a batch out of wherever it waits.
     fn remove(&mut self, id: BatchId) -> Option<Record> {
-        let record = self.batches.remove(&id)?;
-        self.deadlines.remove(&(record.deadline, id));
+        let (&first, group) = self.groups.range_mut(..=id).next_back()?;
+        let record = group.records.get_mut(id.distance_from(first))?.take()?;
+        group.undecided -= 1;
+        let is_over = group.undecided == 0;
         match record.stage {
-            Stage::Buffered | Stage::Sent => {}
-            Stage::Uploading(session, seq) | Stage::Landed(session, seq) => {
+            Stage::Buffered => {}
+            Stage::InObject(session, seq) => {
                 if let Some(stream) = self.streams.get_mut(&session) {
-                    stream.withdraw_from_object(seq, id);
+                    stream.withdraw_from_object(seq);
                 }
             }
-            Stage::Assigned(session, seq) => {
+            Stage::InPart(session, seq) => {
                 if let Some(stream) = self.streams.get_mut(&session) {
                     stream.withdraw_from_part(seq, id);
                 }
             }
         }
         if record.holds {
-            self.chains.release(&record.key);
+            self.chains.release(record.chain);
         }
-        if let Entry::Occupied(mut entry) = self.connections.entry(record.key.connection) {
-            entry.get_mut().batches -= 1;
-            if entry.get().batches == 0 {
-                entry.remove();
-            }
+        self.chains.forget(record.chain);
+        if is_over {
+            self.remove_group(first);
         }
         Some(record)
     }
 
-    fn decide(&mut self, id: BatchId, record: &Record, outcome: AppendOutcome) {
+    fn remove_group(&mut self, first: BatchId) {
+        let Some(group) = self.groups.remove(&first) else { return };
+        self.deadlines.remove(&(group.deadline, first));
+        if let Entry::Occupied(mut entry) = self.connections.entry(group.connection) {
+            entry.get_mut().groups -= 1;
+            if entry.get().groups == 0 {
+                entry.remove();
+            }
+        }
+    }
+
+    fn decide(&mut self, id: BatchId, record: Record, outcome: AppendOutcome) {
         if !record.answered {
             self.decided.push((id, outcome));
         }

@@ -6,12 +6,11 @@ use tokio::sync::oneshot;
 
 use super::{AppendOutcome, BatchId};
 
-/// Requests with batches that are not decided.
+/// Requests with batches that are not decided, each by the id of its first batch: the ids of a
+/// request follow one another.
 #[derive(Default)]
 pub(super) struct Waiters {
-    next_request: u64,
-    requests: BTreeMap<u64, Waiter>,
-    batches: BTreeMap<BatchId, (u64, usize)>,
+    requests: BTreeMap<BatchId, Waiter>,
 }
 
 struct Waiter {
@@ -22,39 +21,32 @@ struct Waiter {
 }
 
 impl Waiters {
-    /// A request whose batches got these ids; `None` stands for a batch of a broken chain.
+    /// A request whose first batch is `first`: of each batch, whether its chain let it in.
     pub(super) fn add(
         &mut self,
-        ids: Vec<Option<BatchId>>,
+        first: BatchId,
+        admitted: &[bool],
         reply: oneshot::Sender<Vec<AppendOutcome>>,
     ) {
-        let outcomes = ids
-            .iter()
-            .map(|id| id.map_or(AppendOutcome::BrokenChain, |_| AppendOutcome::Unknown))
-            .collect();
-        let undecided = ids.iter().flatten().count();
+        let until_decided =
+            |admitted| if admitted { AppendOutcome::Unknown } else { AppendOutcome::BrokenChain };
+        let outcomes = admitted.iter().copied().map(until_decided).collect();
+        let undecided = admitted.iter().filter(|admitted| **admitted).count();
         if undecided == 0 {
             let _ = reply.send(outcomes); // Nobody may be waiting.
             return;
         }
-        let request = self.next_request;
-        self.next_request += 1;
-        for (index, id) in ids.into_iter().enumerate() {
-            if let Some(id) = id {
-                self.batches.insert(id, (request, index));
-            }
-        }
-        self.requests.insert(request, Waiter { outcomes, undecided, reply });
+        self.requests.insert(first, Waiter { outcomes, undecided, reply });
     }
 
     /// A batch is decided; answers its request when it was the last one.
     pub(super) fn decide(&mut self, id: BatchId, outcome: AppendOutcome) {
-        let Some((request, index)) = self.batches.remove(&id) else { return };
-        let Some(waiter) = self.requests.get_mut(&request) else { return };
-        waiter.outcomes[index] = outcome;
+        let Some((&first, waiter)) = self.requests.range_mut(..=id).next_back() else { return };
+        let Some(slot) = waiter.outcomes.get_mut(id.distance_from(first)) else { return };
+        *slot = outcome;
         waiter.undecided -= 1;
         if waiter.undecided == 0
-            && let Some(waiter) = self.requests.remove(&request)
+            && let Some(waiter) = self.requests.remove(&first)
         {
             let _ = waiter.reply.send(waiter.outcomes); // Nobody may be waiting.
         }

@@ -12,10 +12,9 @@ use tokio::sync::{mpsc, mpsc::error::TrySendError, watch};
 use tracing::warn;
 
 use super::{
-    BatchId, Message, ProduceBatch, ProducerConfig, ProducerDeps,
-    buffer::{Buffer, Incoming},
-    chain::{ChainKey, ChainPlace},
-    flusher::{Flusher, Put, PutEnd},
+    Message, ProduceBatch, ProducerConfig, ProducerDeps,
+    buffer::{Buffer, ClosedObject, Incoming},
+    flusher::{Flusher, Put, PutEnd, gathered},
     ledger::{Arrival, Ledger},
     link::{Link, LinkTask},
     plan::{Flush, FlushInput, TokenBucket, plan_flush},
@@ -87,23 +86,34 @@ impl ProducerService {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut exhausted = false;
         writer.follow_session();
+        let mut armed = MonoTime::from_zero(FAR);
+        let mut timer = seams.clock.sleep_until(armed);
+        let mut fired = false;
         loop {
-            let wake = writer.settle();
+            let wake = writer.settle().unwrap_or(MonoTime::from_zero(FAR));
             if exhausted && writer.ledger.is_settled() {
                 break;
             }
-            let timer = seams.clock.sleep_until(wake.unwrap_or(MonoTime::from_zero(FAR)));
+            // One that is early costs a turn of this loop; arming it anew costs more every time.
+            if wake < armed || fired {
+                (armed, fired) = (wake, false);
+                timer = seams.clock.sleep_until(armed);
+            }
             tokio::select! {
                 message = inbox.recv(), if !exhausted => match message {
-                    Some(message) => writer.take_messages(message, &mut inbox),
+                    Some(message) => writer.take_message(message),
                     None => exhausted = true,
                 },
-                Some(event) = events.recv() => writer.take_events(event, &mut events),
+                Some(event) = events.recv() => writer.take_event(event),
                 Ok(()) = sessions.changed() => writer.follow_session(),
-                () = timer => {}
+                () = &mut timer => fired = true,
                 _ = stopped.wait_for(|stop| *stop), if !writer.draining => writer.drain(&mut inbox),
                 () = &mut shutdown, if !writer.draining => writer.drain(&mut inbox),
             }
+            // What has already arrived is taken along: it costs a turn of the runtime, and saves a
+            // PUT and a commit of its own.
+            tokio::task::yield_now().await;
+            writer.take_waiting(&mut inbox, &mut events);
         }
         drop(stop);
     }
@@ -166,58 +176,40 @@ impl Writer {
         own.into_iter().chain(links).flatten().min()
     }
 
-    fn take_messages(&mut self, first: Message, inbox: &mut mpsc::Receiver<Message>) {
-        self.take_message(first);
-        for _ in 1..TAKEN_MAX {
-            match inbox.try_recv() {
-                Ok(message) => self.take_message(message),
-                Err(_) => return,
+    /// Takes what waits, but not for ever.
+    fn take_waiting(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Message>,
+        events: &mut mpsc::Receiver<Event>,
+    ) {
+        for _ in 0..TAKEN_MAX {
+            let (message, event) = (inbox.try_recv().ok(), events.try_recv().ok());
+            if message.is_none() && event.is_none() {
+                return;
             }
+            message.into_iter().for_each(|message| self.take_message(message));
+            event.into_iter().for_each(|event| self.take_event(event));
         }
     }
 
     fn take_message(&mut self, message: Message) {
         match message {
-            Message::Append { connection, deadline, batches, reply } => {
-                let ids = batches
-                    .into_iter()
-                    .map(|batch| self.take_batch(connection, deadline, batch))
-                    .collect();
-                self.waiters.add(ids, reply);
+            Message::Append { connection, deadline, batches, permit, reply } => {
+                let now = self.now();
+                let first = self.ledger.next_batch();
+                let mut admitted = Vec::with_capacity(batches.len());
+                for ProduceBatch { partition, batch } in batches {
+                    let arrival = Arrival::of(connection, partition, &batch, deadline);
+                    let (id, chain) = self.ledger.admit(arrival);
+                    if let Some(chain) = chain {
+                        let incoming = Incoming { id, chain, partition, batch, deadline };
+                        self.buffer.push(now, incoming, &permit);
+                    }
+                    admitted.push(chain.is_some());
+                }
+                self.waiters.add(first, &admitted, reply);
             }
             Message::Close(connection) => self.ledger.close(connection),
-        }
-    }
-
-    /// Takes a batch into the buffer; `None` when its chain is broken.
-    fn take_batch(
-        &mut self,
-        connection: super::ConnectionId,
-        deadline: MonoTime,
-        batch: ProduceBatch,
-    ) -> Option<BatchId> {
-        let ProduceBatch { partition, batch, permit } = batch;
-        let producer = batch.header().producer();
-        let key =
-            ChainKey { connection, producer: producer.map(|producer| producer.id), partition };
-        let place = producer
-            .map(|producer| ChainPlace { epoch: producer.epoch, sequence: producer.base_sequence });
-        let (id, admitted) = self.ledger.admit(Arrival { key, place, deadline });
-        if !admitted {
-            return None;
-        }
-        let incoming = Incoming { id, key, batch, permit, deadline };
-        self.buffer.push(self.now(), incoming);
-        Some(id)
-    }
-
-    fn take_events(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
-        self.take_event(first);
-        for _ in 1..TAKEN_MAX {
-            match events.try_recv() {
-                Ok(event) => self.take_event(event),
-                Err(_) => return,
-            }
         }
     }
 
@@ -300,17 +292,17 @@ impl Writer {
     /// Starts the PUT of the oldest object, unless nobody wants anything of it any more.
     fn flush(&mut self, now: MonoTime, session: SessionId) {
         let Some(object) = self.buffer.close_oldest(|id| self.ledger.is_live(id)) else { return };
-        let seq = self.ledger.open_object(session, &object);
+        let ClosedObject { built, batches, permits, deadline } = object;
+        let object_bytes = built.object_bytes;
+        let seq = self.ledger.open_object(session, batches, object_bytes);
         self.tokens.take(now);
-        let object_bytes = object.built.object_bytes;
         self.puts_in_flight += 1;
         self.bytes_in_flight += object_bytes;
         let name = ObjectName { lineage: self.config.lineage, session, seq, merged: false };
-        let put = Put { name, body: object.built.body, deadline: object.deadline };
-        let permits = object.permits;
         let flusher = self.flusher.clone();
         let events = self.events.clone();
         self.deps.seams.spawn("produce-put", async move {
+            let put = Put { name, body: gathered(built.body), deadline };
             let end = flusher.put(&put).await;
             drop(put);
             drop(permits);

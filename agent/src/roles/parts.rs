@@ -57,12 +57,7 @@ const SECONDS_PER_MONTH: f64 = 2_592_000.0;
 pub async fn start_node(settings: &Settings, seams: &Seams) -> anyhow::Result<MetadataNode> {
     let genesis = match folder::read_identity(&settings.data).context("--data")? {
         Some(found) => Genesis { cluster_id: found.cluster_id, lineage: found.lineage },
-        None => {
-            let mut id = [0; 16];
-            seams.rng.fill(&mut id);
-            let lineage = Lineage { number: 0, nonce: seams.rng.next_u64() };
-            Genesis { cluster_id: cluster_id(id), lineage }
-        }
+        None => new_cluster(seams),
     };
     let config = NodeConfig {
         node_id: settings.id,
@@ -71,6 +66,14 @@ pub async fn start_node(settings: &Settings, seams: &Seams) -> anyhow::Result<Me
         tuning: Tuning::default(),
     };
     MetadataNode::start(config, seams.clone()).await.context("--data")
+}
+
+/// A cluster that nobody has heard of.
+pub fn new_cluster(seams: &Seams) -> Genesis {
+    let mut id = [0; 16];
+    seams.rng.fill(&mut id);
+    let lineage = Lineage { number: 0, nonce: seams.rng.next_u64() };
+    Genesis { cluster_id: cluster_id(id), lineage }
 }
 
 /// 22 characters of URL-safe base64, as Kafka writes its cluster ids.
@@ -164,7 +167,7 @@ impl Agent {
         let budgets = Arc::new(Budgets::split(memory));
         let (tail, history) = MokaCache::pair(budgets.cache.capacity_bytes());
         let store = Arc::clone(&bucket.store);
-        let reader = ObjectReader::new(store, Arc::new(tail), Arc::new(history))
+        let reader = ObjectReader::new(store, Arc::new(tail), history)
             .with_flight_bytes(budgets.cache.capacity_bytes() / FLIGHT_SHARE);
         let lineage = view.catalog().lineage.context("the catalog names the lineage")?;
         let config = ProducerConfig { limits: flush_limits(&settings, &bucket), lineage };

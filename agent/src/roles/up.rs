@@ -25,7 +25,7 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     agent.announce("up");
     let ended = tokio::select! {
         ended = agent.run(shutdown) => ended,
-        fatal = node.fatal() => Err(anyhow::anyhow!("metadata node stopped: {fatal}")),
+        fatal = node.fatal() => Err(fatal.into()),
     };
     node.shutdown().await;
     ended

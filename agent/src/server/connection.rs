@@ -6,13 +6,13 @@
 
 use std::{io, io::IoSlice, net::SocketAddr, sync::Arc, time::Duration};
 
-use aquifer_storage::seam::Seams;
+use aquifer_storage::seam::{
+    Seams,
+    net::{ReadHalf, Stream},
+};
 use bytes::{Buf, Bytes};
 use futures::{StreamExt, stream::FuturesOrdered};
-use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
-    net::{TcpStream, tcp::OwnedReadHalf},
-};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -37,7 +37,7 @@ const SLICES_MAX: usize = 256;
 
 /// Serves a connection until either side ends it.
 pub async fn serve(
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     broker: Arc<Broker>,
     refusals: Arc<RefusalLog>,
@@ -45,9 +45,6 @@ pub async fn serve(
 ) {
     broker.metrics.accepted.inc();
     broker.metrics.connections.inc();
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "no TCP_NODELAY");
-    }
     let (read, write) = stream.into_split();
     let produce_bytes = broker.options.request_bytes_max;
     let limits = FrameLimits { produce_bytes, ..FrameLimits::default() };
@@ -93,7 +90,7 @@ impl From<ReadError> for End {
 }
 
 struct Connection<W> {
-    reader: FrameReader<OwnedReadHalf>,
+    reader: FrameReader<ReadHalf>,
     write: W,
     /// Produce requests under way, in request order.
     produces: FuturesOrdered<PendingAnswer>,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use aquifer_storage::seam::net::Listener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{connection, connection_limit::connections_max, refusal_log::RefusalLog};
@@ -18,7 +18,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(60);
 const FAILURES_PER_LINE: u64 = 600;
 
 /// Accepts until `shutdown`, then waits until every connection has answered what it had read.
-pub async fn run(listener: TcpListener, broker: Arc<Broker>, shutdown: CancellationToken) {
+pub async fn run(listener: impl Into<Listener>, broker: Arc<Broker>, shutdown: CancellationToken) {
+    let listener = listener.into();
     let connections = TaskTracker::new();
     let refusals = Arc::new(RefusalLog::new(broker.seams.clone()));
     let limit = connections_max();

@@ -15,6 +15,15 @@ pub enum TopicRef {
 const FIRST_BY_ID: i16 = 13;
 
 impl TopicRef {
+    /// A copy that does not keep the frame in memory.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        match self {
+            Self::Name(name) => Self::Name(name.detached()),
+            Self::Id(id) => Self::Id(*id),
+        }
+    }
+
     fn read(r: &mut Reader, version: i16, flexible: bool) -> Result<Self, DecodeError> {
         if version >= FIRST_BY_ID {
             return Uuid::read(r, version, flexible).map(Self::Id);

@@ -66,7 +66,7 @@ impl Metadata for DirectClient {
     }
 
     async fn open_commits(&self, session: SessionId) -> Result<CommitStream, CallError> {
-        let guard = self.node.replace_commit_stream(session);
+        let guard = self.node.replace_commit_stream(session)?;
         let (parts, incoming) = mpsc::channel(PARTS_MAX);
         let (outgoing, replies) = mpsc::channel(PARTS_MAX);
         let serving = serve_commits(self.node.clone(), guard, incoming, outgoing);
@@ -80,8 +80,8 @@ impl Metadata for DirectClient {
 }
 
 /// Proposes parts as they come, without waiting for replies, and answers in their order. Ends
-/// when either end is gone, a newer stream takes over, or an outcome is not known: what was sent
-/// and not answered is then decided by sending it again.
+/// when either end is gone, a newer stream takes over, this node leads no more, or an outcome is
+/// not known: what was sent and not answered is then decided by sending it again.
 async fn serve_commits(
     node: MetadataNode,
     mut guard: CommitStreamGuard,
@@ -89,6 +89,7 @@ async fn serve_commits(
     outgoing: mpsc::Sender<(CommitSeq, CommitReply)>,
 ) {
     let mut under_way: VecDeque<(CommitSeq, Receipt)> = VecDeque::new();
+    let mut lost = std::pin::pin!(guard.lost());
     loop {
         let room = under_way.len() < PARTS_MAX;
         let first = async {
@@ -100,6 +101,7 @@ async fn serve_commits(
         tokio::select! {
             _ = &mut guard.ended => return,
             () = outgoing.closed() => return,
+            () = &mut lost => break,
             (seq, result) = first => {
                 under_way.pop_front();
                 let Ok(Ok(AppliedReply { reply: Reply::Commit(reply), .. })) = result else {
@@ -124,6 +126,23 @@ async fn serve_commits(
             }
         }
     }
+    // What was handed over is still answered, unless this node is cut off.
+    let seams = node.seams().clone();
+    let answering = answer_rest(under_way, outgoing);
+    let overdue = async {
+        guard.lost().await;
+        seams.sleep(guard.grace()).await;
+    };
+    tokio::select! {
+        () = answering => {}
+        () = overdue => {}
+    }
+}
+
+async fn answer_rest(
+    under_way: VecDeque<(CommitSeq, Receipt)>,
+    outgoing: mpsc::Sender<(CommitSeq, CommitReply)>,
+) {
     for (seq, receipt) in under_way {
         let Ok(AppliedReply { reply: Reply::Commit(reply), .. }) = outcome_of(receipt).await else {
             return;

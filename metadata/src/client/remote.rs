@@ -4,8 +4,10 @@
 //! - A command is sent again by itself only when a node said that it had no effect, or when it
 //!   never left. Everything else is `Indefinite`, whatever the transport calls it.
 //! - Calls without effects are tried at another node as long as their deadline allows.
+//! - A node that does not lead names the leader, which is asked next, and from then on. While there
+//!   is none, everyone is asked in turn until the deadline.
 
-mod connection;
+pub(crate) mod connection;
 pub mod lineage;
 mod streams;
 
@@ -60,6 +62,8 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const ENVELOPE_BYTES_MAX: usize = 1024;
 /// Times a call is tried, at least: the first try may find a connection that just broke.
 const TRIES_MIN: usize = 2;
+/// A search for the leader pauses so long between two nodes that do not know one.
+const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where the metadata nodes are.
 #[derive(Clone, Debug)]
@@ -116,8 +120,18 @@ struct Heard<T> {
 /// One try of a call that gave no answer.
 struct Failed {
     error: CallError,
-    /// Another node, or the same one again, may do better, and nothing happened twice by it.
-    again: bool,
+    again: Again,
+}
+
+/// Who may do better, if nothing happens twice by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Again {
+    /// Nobody.
+    No,
+    /// Another node, or the same one again.
+    Elsewhere,
+    /// The leader, at this address if it is known.
+    Leader(Option<String>),
 }
 
 impl RemoteClient {
@@ -162,15 +176,31 @@ impl RemoteClient {
     where
         F: Future<Output = Result<Heard<T>, Status>>,
     {
+        self.call_on(call, send).await.map(|(answer, _)| answer)
+    }
+
+    /// As [`Self::call`], with the number of the connection that the answer came on.
+    async fn call_on<T, F>(
+        &self,
+        call: Call,
+        send: impl Fn(Grpc, Option<proto::Caller>) -> F,
+    ) -> Result<(T, u64), CallError>
+    where
+        F: Future<Output = Result<Heard<T>, Status>>,
+    {
         let under_way = AtomicU64::new(0);
         let trying = async {
             let mut tries = self.inner.connections.node_count().max(TRIES_MIN);
             loop {
-                tries -= 1;
-                match self.attempt(call, &under_way, &send).await {
+                let Failed { error, again } = match self.attempt(call, &under_way, &send).await {
                     Ok(answer) => return Ok(answer),
-                    Err(failed) if failed.again && 0 < tries => {}
-                    Err(failed) => return Err(failed.error),
+                    Err(failed) => failed,
+                };
+                match again {
+                    Again::Elsewhere if 1 < tries => tries -= 1,
+                    Again::Leader(Some(_)) => self.pause(LEADER_PAUSE / 8).await,
+                    Again::Leader(None) => self.pause(LEADER_PAUSE).await,
+                    Again::No | Again::Elsewhere => return Err(error),
                 }
             }
         };
@@ -187,19 +217,25 @@ impl RemoteClient {
         }
     }
 
+    /// Half of it is jitter, so that agents do not come all at once.
+    async fn pause(&self, full: Duration) {
+        let random = (self.inner.seams.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        self.inner.seams.sleep(full / 2 + (full / 2).mul_f64(random)).await;
+    }
+
     /// One try. While it lasts, `under_way` is the connection it was sent on; else 0.
     async fn attempt<T, F>(
         &self,
         call: Call,
         under_way: &AtomicU64,
         send: impl Fn(Grpc, Option<proto::Caller>) -> F,
-    ) -> Result<T, Failed>
+    ) -> Result<(T, u64), Failed>
     where
         F: Future<Output = Result<Heard<T>, Status>>,
     {
         let connection = self.inner.connections.current().await.map_err(|reason| Failed {
             error: call.error(Outcome::Unavailable, reason),
-            again: false, // Every node was tried.
+            again: Again::No, // Every node was tried.
         })?;
         let naming = NameLineage(self.inner.lineage.get().copied());
         let grpc = MetadataClient::with_interceptor(connection.channel.clone(), naming)
@@ -210,51 +246,61 @@ impl RemoteClient {
             Err(status) => Err(call.broken(&status)),
         };
         under_way.store(0, Ordering::Relaxed);
-        if let Err(Failed { error, again }) = &result
-            && (*again || error.outcome == Outcome::Indefinite)
-        {
-            self.inner.connections.leave(connection.id);
+        match &result {
+            Err(Failed { again: Again::Leader(leader), .. }) => {
+                self.inner.connections.follow(connection.id, leader.clone());
+            }
+            Err(Failed { error, again })
+                if *again != Again::No || error.outcome == Outcome::Indefinite =>
+            {
+                self.inner.connections.leave(connection.id);
+            }
+            _ => {}
         }
-        result
+        result.map(|answer| (answer, connection.id))
     }
 
     /// What a reply means. The first one tells which cluster this is.
     fn judge<T>(&self, call: Call, heard: Heard<T>) -> Result<T, Failed> {
         let failed =
             |outcome, reason: String, again| Failed { error: call.error(outcome, reason), again };
+        let foreign = |reason| Err(failed(Outcome::Rejected, reason, Again::No));
         let refusal = match heard.reply {
             Some(Ok(answer)) => {
                 let ours = self.inner.cluster_id.get_or_init(|| heard.cluster_id.clone());
                 if *ours != heard.cluster_id {
-                    let reason = format!("answered by cluster {}", heard.cluster_id);
-                    return Err(failed(Outcome::Rejected, reason, false));
+                    return foreign(format!("answered by cluster {}", heard.cluster_id));
                 }
                 let Some(lineage) = heard.lineage else { return Ok(answer) };
                 if *self.inner.lineage.get_or_init(|| lineage) != lineage {
-                    let reason = format!("answered by lineage {lineage}");
-                    return Err(failed(Outcome::Rejected, reason, false));
+                    return foreign(format!("answered by lineage {lineage}"));
                 }
                 return Ok(answer);
             }
             Some(Err(refusal)) => refusal,
             None => {
                 let outcome = if call.has_effect { Outcome::Indefinite } else { Outcome::Corrupt };
-                return Err(failed(outcome, "the reply cannot be read".into(), false));
+                return Err(failed(outcome, "the reply cannot be read".into(), Again::No));
             }
         };
+        if refusal.kind() == Kind::NotLeader {
+            let leader = Some(refusal.leader).filter(|leader| !leader.is_empty());
+            return Err(failed(Outcome::Unavailable, refusal.reason, Again::Leader(leader)));
+        }
         let outcome = match refusal.kind() {
             Kind::ForeignCluster | Kind::LevelTooHigh | Kind::Malformed | Kind::Rejected => {
                 Outcome::Rejected
             }
             Kind::Fenced => Outcome::Fenced,
-            Kind::Unavailable => Outcome::Unavailable,
+            Kind::Unavailable | Kind::NotLeader => Outcome::Unavailable,
             Kind::Corrupt => Outcome::Corrupt,
             Kind::Indefinite | Kind::Unspecified if call.has_effect => Outcome::Indefinite,
             Kind::Indefinite | Kind::Unspecified => Outcome::Unavailable,
         };
         // Asking the only node again at once would get the same answer.
-        let elsewhere = 1 < self.inner.connections.node_count();
-        Err(failed(outcome, refusal.reason, outcome == Outcome::Unavailable && elsewhere))
+        let elsewhere = outcome == Outcome::Unavailable && 1 < self.inner.connections.node_count();
+        let again = if elsewhere { Again::Elsewhere } else { Again::No };
+        Err(failed(outcome, refusal.reason, again))
     }
 }
 
@@ -270,9 +316,9 @@ impl Call {
     /// What a transport status leaves behind: nothing only when the call never left.
     fn broken(self, status: &Status) -> Failed {
         let (outcome, again) = match status.code() {
-            Code::Unimplemented => (Outcome::Rejected, false),
-            _ if never_left(status) || !self.has_effect => (Outcome::Unavailable, true),
-            _ => (Outcome::Indefinite, false),
+            Code::Unimplemented => (Outcome::Rejected, Again::No),
+            _ if never_left(status) || !self.has_effect => (Outcome::Unavailable, Again::Elsewhere),
+            _ => (Outcome::Indefinite, Again::No),
         };
         let reason = format!("{}: {}", status.code(), status.message());
         Failed { error: self.error(outcome, reason), again }
@@ -349,8 +395,58 @@ impl Metadata for RemoteClient {
     }
 
     async fn heartbeat(&self, session: SessionId) -> Result<Heartbeat, CallError> {
+        self.beat(session, None).await
+    }
+
+    async fn open_commits(&self, session: SessionId) -> Result<CommitStream, CallError> {
+        let opened = self
+            .call(Call::read("commits"), |grpc, caller| streams::commits(grpc, caller, session))
+            .await?;
+        self.note_session(session);
+        Ok(opened.run(&self.inner.seams))
+    }
+
+    async fn open_watch(&self, seen: LogIndex) -> Result<WatchStream, CallError> {
+        let mut session = self.inner.session.subscribe();
+        let named = *session.borrow_and_update();
+        let open = |grpc, caller| streams::watch(grpc, caller, (seen, named));
+        let (opened, connection) = self.call_on(Call::read("watch"), open).await?;
+        let leader = Leader { client: self.clone(), connection };
+        Ok(opened.run(session, leader, &self.inner.seams))
+    }
+}
+
+/// Where the leader is told what an agent took in, when its watch stream is another node's.
+struct Leader {
+    client: RemoteClient,
+    /// Of the watch stream.
+    connection: u64,
+}
+
+impl Leader {
+    /// The agent of `session` took in the catalog as of `seen`.
+    fn tell(&self, session: SessionId, seen: LogIndex) {
+        if self.client.inner.connections.current_id() == Some(self.connection) {
+            return; // The stream says it.
+        }
+        let client = self.client.clone();
+        self.client.inner.seams.spawn("took-in", async move {
+            if let Err(error) = client.beat(session, Some(seen)).await {
+                tracing::debug!(%error, "the leader was not told what this agent took in");
+            }
+        });
+    }
+}
+
+impl RemoteClient {
+    async fn beat(
+        &self,
+        session: SessionId,
+        seen: Option<LogIndex>,
+    ) -> Result<Heartbeat, CallError> {
+        let seen = seen.map(LogIndex::value);
         let send = |mut grpc: Grpc, caller| async move {
-            let request = proto::HeartbeatRequest { caller, session: session.value() };
+            let request = proto::HeartbeatRequest { caller, session: session.value(), seen };
             let (lineage, heard) = opened_up(grpc.heartbeat(request).await?);
             let reply = heard.reply.map(|reply| match reply {
                 HeartbeatKind::Live(live) => Ok(Heartbeat::Live {
@@ -367,21 +463,6 @@ impl Metadata for RemoteClient {
             self.note_session(session);
         }
         Ok(heard)
-    }
-
-    async fn open_commits(&self, session: SessionId) -> Result<CommitStream, CallError> {
-        let opened = self
-            .call(Call::read("commits"), |grpc, caller| streams::commits(grpc, caller, session))
-            .await?;
-        self.note_session(session);
-        Ok(opened.run(&self.inner.seams))
-    }
-
-    async fn open_watch(&self, seen: LogIndex) -> Result<WatchStream, CallError> {
-        let mut session = self.inner.session.subscribe();
-        let named = *session.borrow_and_update();
-        let open = |grpc, caller| streams::watch(grpc, caller, (seen, named));
-        Ok(self.call(Call::read("watch"), open).await?.run(session, &self.inner.seams))
     }
 }
 

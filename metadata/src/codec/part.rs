@@ -28,7 +28,12 @@ const BATCH_NUMBERS_MIN: usize = 5;
 
 /// A part as a message.
 pub fn part_to_proto(part: &CommitPart) -> proto::CommitPart {
-    let mut columns = Columns::default();
+    let count = part.extents.iter().map(|extent| extent.batches.len()).sum::<usize>();
+    let mut columns = Columns {
+        extents: Vec::with_capacity(part.extents.len() * 4),
+        batches: Vec::with_capacity(count * (BATCH_NUMBERS_MIN + 1)),
+        ..Columns::default()
+    };
     for extent in &part.extents {
         columns.write(extent);
     }

@@ -2,22 +2,17 @@
 //! neighbours (DESIGN 4.6). A part that was applied before gets its first answer; one that comes
 //! too early, or from a fenced session, has no effect.
 
-use aquifer_storage::model::{ObjectName, Offset};
+use aquifer_storage::model::{ObjectName, Offset, TopicPartition};
 
 use super::{
     MetadataState,
     command::{BatchOutcome, BatchRejected, CommitPart, CommitReply, PartBatch, PartExtent},
     effect::Effect,
     object::ObjectId,
-    partition_log::{NewBatch, Placed},
-    producer::{Numbered, Verdict},
+    partition_log::{NewBatch, PartitionLog, Placed, Row},
+    producer::{AppendedBatch, Numbered, Producers, Verdict},
+    time::WallTime,
 };
-
-/// What became of one batch, and the row that took it.
-struct Judged {
-    outcome: BatchOutcome,
-    row: Option<Offset>,
-}
 
 impl MetadataState {
     /// Applies a part.
@@ -50,76 +45,88 @@ impl MetadataState {
         outcomes: &mut Vec<BatchOutcome>,
         effects: &mut Vec<Effect>,
     ) {
-        let mut from = None;
-        for batch in &extent.batches {
-            let judged = self.append_batch(part, extent, (object, batch));
-            from = from.or(judged.row);
-            outcomes.push(judged.outcome);
-        }
-        let Some(from) = from else { return };
-        effects.push(Effect::PartitionAdvanced {
-            partition: extent.partition,
-            from,
-            runs: self.runs_from(extent.partition, from, usize::MAX),
-            pointers: self.pointers(extent.partition),
-        });
-    }
-
-    fn append_batch(
-        &mut self,
-        part: &CommitPart,
-        extent: &PartExtent,
-        (object, batch): (ObjectId, &PartBatch),
-    ) -> Judged {
         let partition = extent.partition;
         if !self.topics.has(partition) {
-            return rejected(BatchRejected::UnknownPartition);
+            let unknown = BatchOutcome::Rejected(BatchRejected::UnknownPartition);
+            outcomes.resize(outcomes.len() + extent.batches.len(), unknown);
+            return;
         }
-        let pointers = self.pointers(partition);
-        let Ok(numbered) = numbered(part, batch) else {
-            return rejected(BatchRejected::OutOfOrderSequence);
+        // A log begins with its first record.
+        let mut new_log = PartitionLog::default();
+        let mut appending = Appending {
+            part,
+            object,
+            partition,
+            log: self.logs.get_mut(partition).unwrap_or(&mut new_log),
+            producers: &mut self.producers,
+            now: self.clocks.wall(),
+            first_row: None,
+            new_rows: 0,
+        };
+        outcomes.extend(extent.batches.iter().map(|batch| appending.append(batch)));
+        let Appending { log, first_row, new_rows, .. } = appending;
+        let Some(from) = first_row else { return };
+        let rows: Vec<Row> = log.rows_from(from).copied().collect();
+        if new_log.high_watermark() != Offset::ZERO {
+            self.logs.restore(partition, new_log);
+        }
+        self.objects.add_runs(object, new_rows);
+        effects.push(Effect::PartitionAdvanced {
+            partition,
+            from,
+            runs: rows.iter().map(|row| self.run(row)).collect(),
+            pointers: self.pointers(partition),
+        });
+    }
+}
+
+/// An extent on its way into its partition's log.
+struct Appending<'a> {
+    part: &'a CommitPart,
+    object: ObjectId,
+    partition: TopicPartition,
+    log: &'a mut PartitionLog,
+    producers: &'a mut Producers,
+    now: WallTime,
+    /// The first row that took a batch.
+    first_row: Option<Offset>,
+    new_rows: u32,
+}
+
+impl Appending<'_> {
+    fn append(&mut self, batch: &PartBatch) -> BatchOutcome {
+        let (base, log_start) = (self.log.high_watermark(), self.log.log_start());
+        let Ok(numbered) = numbered(self.part, batch) else {
+            return BatchOutcome::Rejected(BatchRejected::OutOfOrderSequence);
         };
         if let Some(numbered) = &numbered {
-            let is_fresh = pointers.high_watermark == Offset::ZERO;
-            match self.producers.judge(partition, numbered, is_fresh) {
+            match self.producers.judge(self.partition, numbered, base == Offset::ZERO) {
                 Verdict::Append => {}
-                Verdict::Rejected(why) => return rejected(why),
+                Verdict::Rejected(why) => return BatchOutcome::Rejected(why),
                 Verdict::Duplicate(original) => {
-                    let outcome = BatchOutcome::Duplicate {
-                        base: original.base,
-                        max_timestamp: original.max_timestamp,
-                        log_start: pointers.log_start,
-                    };
-                    return Judged { outcome, row: None };
+                    let AppendedBatch { base, max_timestamp, .. } = original;
+                    return BatchOutcome::Duplicate { base, max_timestamp, log_start };
                 }
             }
         }
         let new = NewBatch {
-            object,
+            object: self.object,
             position: batch.position,
             length: batch.length,
             record_count: batch.record_count,
             max_timestamp: batch.max_timestamp,
         };
-        if pointers.high_watermark.checked_add(batch.record_count).is_none() {
-            return rejected(BatchRejected::OffsetsExhausted);
-        }
-        let placed = self.logs.open(partition).append(&new).expect("the offsets were checked");
-        let Placed { base, row, is_new_row } = placed;
-        if is_new_row {
-            self.objects.add_run(object);
-        }
+        let Some(Placed { base, row, is_new_row }) = self.log.append(&new) else {
+            return BatchOutcome::Rejected(BatchRejected::OffsetsExhausted);
+        };
+        self.first_row = self.first_row.or(Some(row));
+        self.new_rows += u32::from(is_new_row);
         if let Some(numbered) = &numbered {
             let at = (base, batch.max_timestamp);
-            self.producers.appended(partition, numbered, at, self.clocks.wall());
+            self.producers.appended(self.partition, numbered, at, self.now);
         }
-        let outcome = BatchOutcome::Appended { base, log_start: pointers.log_start };
-        Judged { outcome, row: Some(row) }
+        BatchOutcome::Appended { base, log_start }
     }
-}
-
-fn rejected(why: BatchRejected) -> Judged {
-    Judged { outcome: BatchOutcome::Rejected(why), row: None }
 }
 
 /// A malformed batch, which validation before the proposal lets nobody send: it names a producer

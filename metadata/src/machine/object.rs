@@ -85,10 +85,10 @@ impl Objects {
         self.by_id.get(&id)
     }
 
-    /// A new row names the object.
-    pub fn add_run(&mut self, id: ObjectId) {
+    /// So many new rows name the object.
+    pub fn add_runs(&mut self, id: ObjectId, count: u32) {
         let row = self.by_id.get_mut(&id).expect("a row names an interned object");
-        row.live_runs += 1;
+        row.live_runs += count;
     }
 
     /// A row that named the object is gone; returns the object when it was the last one.

@@ -230,15 +230,12 @@ impl PartitionLogs {
         self.logs.get(&partition)
     }
 
-    /// The log of a partition, created when it is its first use.
-    pub fn open(&mut self, partition: TopicPartition) -> &mut PartitionLog {
-        if !self.logs.contains_key(&partition) {
-            self.logs.insert_mut(partition, PartitionLog::default());
-        }
-        self.logs.get_mut(&partition).expect("it was just inserted")
+    /// The same, to append to.
+    pub fn get_mut(&mut self, partition: TopicPartition) -> Option<&mut PartitionLog> {
+        self.logs.get_mut(&partition)
     }
 
-    /// Puts a log in place, from a snapshot.
+    /// Puts a log in place.
     pub fn restore(&mut self, partition: TopicPartition, log: PartitionLog) {
         self.logs.insert_mut(partition, log);
     }

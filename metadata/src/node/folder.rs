@@ -4,15 +4,27 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
 
-use aquifer_storage::model::Lineage;
+use aquifer_storage::{model::Lineage, seam::Rng};
 use serde::{Deserialize, Serialize};
+
+use crate::wal::{
+    Drive,
+    disk::{Disk, FsDisk, read_whole, write_whole},
+};
 
 /// The newest layout of the folder this build knows.
 const FORMAT: u32 = 1;
 const LOCK_FILE: &str = "LOCK";
 const NODE_FILE: &str = "node.json";
+const INCARNATION_FILE: &str = "incarnation";
+const FOUNDERS_FILE: &str = "founders";
+const RAFT_FOLDER: &str = "raft";
+/// Small enough that runs of a few minutes roll and purge many.
+const SIMULATED_SEGMENT_BYTES: u32 = 256 * 1024;
 
 /// Whose folder it is. Written once and never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,10 +147,173 @@ impl FolderLock {
     }
 }
 
+/// Where a node keeps what it must not lose.
+pub struct Home {
+    path: PathBuf,
+    root: Arc<dyn Disk>,
+    /// Holds the log.
+    pub(super) log: Arc<dyn Disk>,
+    /// Holds the snapshots, beside the log.
+    pub(super) snapshots: Arc<dyn Disk>,
+    pub(super) drive: Drive,
+    /// What a sync takes, where the disk is not real.
+    pub(super) sync_time: Duration,
+    /// Segments of the log, where they are not of the usual size.
+    pub(super) segment_bytes: Option<u32>,
+    incarnation: OnceLock<u64>,
+}
+
+impl Home {
+    /// Locks a folder of the operating system: until nobody is left who could write to it. The
+    /// log is written through what `wrap` makes of its disk.
+    pub fn lock(
+        path: &Path,
+        wrap: impl FnOnce(FsDisk) -> Arc<dyn Disk>,
+    ) -> Result<Self, FolderError> {
+        let lock = Arc::new(FolderLock::take(path)?);
+        let raft = FsDisk::new(path.join(RAFT_FOLDER)).guarded(lock.clone());
+        Ok(Self {
+            path: path.to_path_buf(),
+            root: Arc::new(FsDisk::new(path).guarded(lock)),
+            log: wrap(raft.clone()),
+            snapshots: Arc::new(raft),
+            drive: Drive::Thread,
+            sync_time: Duration::ZERO,
+            segment_bytes: None,
+            incarnation: OnceLock::new(),
+        })
+    }
+
+    /// A simulated disk, which messages call `path`. No threads write to it; everything that waits
+    /// for a sync is synced together after `sync_time`. The log's segments are small.
+    pub fn simulated(path: &Path, disk: Arc<dyn Disk>, sync_time: Duration) -> Self {
+        let raft = disk.folder(RAFT_FOLDER);
+        Self {
+            path: path.to_path_buf(),
+            root: disk,
+            log: raft.clone(),
+            snapshots: raft,
+            drive: Drive::Manual,
+            sync_time,
+            segment_bytes: Some(SIMULATED_SEGMENT_BYTES),
+            incarnation: OnceLock::new(),
+        }
+    }
+
+    /// The folder of the log and the snapshots, as messages call it.
+    pub fn raft_path(&self) -> PathBuf {
+        self.path.join(RAFT_FOLDER)
+    }
+
+    /// Whose it is; `None` when it never held a node.
+    pub fn identity(&self) -> Result<Option<Identity>, FolderError> {
+        parse_identity(self.path.join(NODE_FILE), read_whole(&*self.root, NODE_FILE))
+    }
+
+    /// What tells this home from any other that ever had, or will have, the same node id: drawn
+    /// before it has an owner, and never changed from then on.
+    pub fn incarnation(&self, rng: &dyn Rng) -> Result<u64, FolderError> {
+        if let Some(known) = self.incarnation.get() {
+            return Ok(*known);
+        }
+        let path = self.path.join(INCARNATION_FILE);
+        let kept = match read_whole(&*self.root, INCARNATION_FILE) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(FolderError::Io { path, source }),
+        };
+        // Without an owner it was emptied, or is new: whatever stands there is nobody's.
+        let kept = if self.identity()?.is_some() { kept } else { None };
+        let incarnation = match kept {
+            Some(bytes) => {
+                let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
+                let read = u64::from_str_radix(text, 16).ok().filter(|read| *read != 0);
+                let reason = "not a number of 16 digits".to_owned();
+                read.ok_or(FolderError::Damaged { path, reason })?
+            }
+            None => {
+                let drawn = rng.next_u64().max(1);
+                at(&path, self.write_small(INCARNATION_FILE, &format!("{drawn:016x}")))?;
+                drawn
+            }
+        };
+        Ok(*self.incarnation.get_or_init(|| incarnation))
+    }
+
+    /// Notes with whom a node that is not part of a group yet begins one, should it stop before.
+    pub fn note_founders(&self, founders: &str) -> Result<(), FolderError> {
+        let noted = self.write_small(FOUNDERS_FILE, founders);
+        at(&self.path.join(FOUNDERS_FILE), noted)
+    }
+
+    /// What was noted.
+    pub fn founders(&self) -> Result<Option<String>, FolderError> {
+        match read_whole(&*self.root, FOUNDERS_FILE) {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FolderError::Io { path: self.path.join(FOUNDERS_FILE), source }),
+        }
+    }
+
+    fn write_small(&self, name: &str, text: &str) -> io::Result<()> {
+        let temporary = format!("{name}.tmp");
+        write_whole(&*self.root, &temporary, &[text.as_bytes(), b"\n"])?;
+        self.root.rename(&temporary, name)?;
+        self.root.sync_dir()
+    }
+
+    /// Checks that it is `expected`'s; `false` when it has no owner yet.
+    pub fn is_owned(&self, expected: &Identity) -> Result<bool, FolderError> {
+        match self.identity()? {
+            None => Ok(false),
+            Some(found) if found == *expected => Ok(true),
+            Some(found) => Err(FolderError::Foreign {
+                path: self.path.join(NODE_FILE),
+                found: found.to_string(),
+                expected: expected.to_string(),
+            }),
+        }
+    }
+
+    /// Checks that it is `expected`'s, or makes one without an owner its own: from then on a log
+    /// must be there, so it is begun before.
+    pub fn claim(&self, expected: &Identity) -> Result<(), FolderError> {
+        if self.is_owned(expected)? {
+            return Ok(());
+        }
+        at(&self.path.join(NODE_FILE), self.write_identity(expected))
+    }
+
+    fn write_identity(&self, identity: &Identity) -> io::Result<()> {
+        const TEMPORARY: &str = "node.json.tmp";
+        let file = NodeFile {
+            format: FORMAT,
+            cluster_id: identity.cluster_id.clone(),
+            node_id: identity.node_id,
+            lineage_number: identity.lineage.number,
+            lineage_nonce: format!("{:016x}", identity.lineage.nonce),
+        };
+        let text = serde_json::to_vec_pretty(&file).expect("numbers and strings have a JSON form");
+        write_whole(&*self.root, TEMPORARY, &[&text])?;
+        // What was made before, the log's folder above all, is there if this file is.
+        self.root.sync_dir()?;
+        self.root.rename(TEMPORARY, NODE_FILE)?;
+        self.root.sync_dir()
+    }
+}
+
 /// Reads whose folder it is; `None` for a folder that never held a node.
 pub fn read_identity(folder: &Path) -> Result<Option<Identity>, FolderError> {
     let path = folder.join(NODE_FILE);
-    let bytes = match fs::read(&path) {
+    let read = fs::read(&path);
+    parse_identity(path, read)
+}
+
+fn parse_identity(
+    path: PathBuf,
+    read: io::Result<Vec<u8>>,
+) -> Result<Option<Identity>, FolderError> {
+    let bytes = match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => at(&path, result)?,
     };
@@ -158,48 +333,6 @@ pub fn read_identity(folder: &Path) -> Result<Option<Identity>, FolderError> {
         node_id: file.node_id,
         lineage: Lineage { number: file.lineage_number, nonce },
     }))
-}
-
-/// Checks that the folder is `expected`'s; `false` when it has no owner yet.
-pub fn is_owned(folder: &Path, expected: &Identity) -> Result<bool, FolderError> {
-    match read_identity(folder)? {
-        None => Ok(false),
-        Some(found) if found == *expected => Ok(true),
-        Some(found) => Err(FolderError::Foreign {
-            path: folder.join(NODE_FILE),
-            found: found.to_string(),
-            expected: expected.to_string(),
-        }),
-    }
-}
-
-/// Checks that the folder is `expected`'s, or makes a folder without an owner its own: from then
-/// on a log must be there, so it is begun before.
-pub fn claim(folder: &Path, expected: &Identity) -> Result<(), FolderError> {
-    if is_owned(folder, expected)? {
-        return Ok(());
-    }
-    write_identity(folder, &folder.join(NODE_FILE), expected)
-}
-
-fn write_identity(folder: &Path, path: &Path, identity: &Identity) -> Result<(), FolderError> {
-    let file = NodeFile {
-        format: FORMAT,
-        cluster_id: identity.cluster_id.clone(),
-        node_id: identity.node_id,
-        lineage_number: identity.lineage.number,
-        lineage_nonce: format!("{:016x}", identity.lineage.nonce),
-    };
-    let text = serde_json::to_vec_pretty(&file).expect("numbers and strings have a JSON form");
-    let temporary = folder.join("node.json.tmp");
-    let mut out = at(&temporary, File::create(&temporary))?;
-    at(&temporary, out.write_all(&text))?;
-    at(&temporary, out.sync_all())?;
-    // What was made before, the log's folder above all, is there if this file is.
-    let sync_folder = || File::open(folder).and_then(|folder| folder.sync_all());
-    at(folder, sync_folder())?;
-    at(path, fs::rename(&temporary, path))?;
-    at(folder, sync_folder())
 }
 
 #[cfg(test)]
@@ -225,11 +358,13 @@ mod tests {
     fn a_folder_stays_with_its_first_owner() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(read_identity(folder.path()).unwrap(), None);
-        claim(folder.path(), &identity()).unwrap();
-        claim(folder.path(), &identity()).unwrap();
+        let home = Home::lock(folder.path(), |disk| Arc::new(disk)).unwrap();
+        home.claim(&identity()).unwrap();
+        home.claim(&identity()).unwrap();
+        assert_eq!(home.identity().unwrap(), Some(identity()));
         assert_eq!(read_identity(folder.path()).unwrap(), Some(identity()));
         let other = Identity { node_id: 2, ..identity() };
-        assert!(matches!(claim(folder.path(), &other), Err(FolderError::Foreign { .. })));
+        assert!(matches!(home.claim(&other), Err(FolderError::Foreign { .. })));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! most; nothing else depends on it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -50,6 +50,24 @@ impl Followers {
     pub fn begin(&self) -> Follower {
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
         Follower { followers: self.clone(), stream, session: None }
+    }
+
+    /// The agent of `session` said so in another way than on a stream of this node.
+    pub fn heard(&self, session: SessionId, seen: LogIndex) {
+        self.reports.send_if_modified(|reports| {
+            let report = reports.entry(session).or_insert(Report { stream: 0, seen });
+            let news = report.seen < seen || report.stream == 0;
+            report.seen = seen.max(report.seen);
+            news
+        });
+    }
+
+    /// Forgets what sessions said that are not among `live`.
+    pub fn retain(&self, live: &BTreeSet<SessionId>) {
+        self.reports.send_if_modified(|reports| {
+            reports.retain(|session, _| live.contains(session));
+            false // Nobody waits for them.
+        });
     }
 
     /// Waits until all of `present` have taken in `index`, for at most [`TOLD_MAX`]. Whether they

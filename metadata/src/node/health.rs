@@ -62,8 +62,8 @@ pub async fn watch_raft(
     }
 }
 
-/// The first reason stays.
-fn report(fatal: &watch::Sender<Option<Fatal>>, reason: &str) {
+/// The node stops, for `reason`; the first one stays.
+pub(super) fn report(fatal: &watch::Sender<Option<Fatal>>, reason: &str) {
     fatal.send_if_modified(|found| {
         let first = found.is_none();
         if first {

@@ -2,8 +2,8 @@
 //! what follows from silence is proposed, and apply checks that the state judged is unchanged.
 //!
 //! # Invariants
-//! - Everyone gets a full session when this node takes over, starts, or was itself stalled: its
-//!   own silence is never held against others.
+//! - Everyone gets a full session when this node takes over, starts, was cut off from the majority
+//!   or was itself stalled: its own silence is never held against others.
 //! - Absent is a view (left out of node lists, undone by a heartbeat); fenced is a fact.
 
 use std::{
@@ -17,14 +17,14 @@ use aquifer_storage::{
     seam::{MonoTime, Seams},
 };
 
-use super::{proposer::Proposer, watch_hub::WatchHub};
+use super::{leadership::Leadership, presence::Presence, proposer::Proposer};
 use crate::{
     machine::{
         MetadataState,
         command::{Command, GroupCommand},
         group::{command::GroupAction, types::MemberId},
     },
-    raft::{RaftHandle, state_machine::MachineCell},
+    raft::state_machine::MachineCell,
 };
 
 /// Silent this long, a session is left out of node lists.
@@ -55,7 +55,8 @@ struct Notes {
     members: BTreeMap<(String, MemberId), MemberNote>,
     proposed: BTreeMap<Suspect, MonoTime>,
     last_pass: Option<MonoTime>,
-    led: bool,
+    /// The term it was all noted in.
+    led: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,7 +116,7 @@ impl Liveness {
         self.0.lock().expect("no panic while the notes are held")
     }
 
-    fn pass(&self, now: MonoTime, leads: bool, state: &MetadataState) -> Verdict {
+    fn pass(&self, now: MonoTime, leads: Option<u64>, state: &MetadataState) -> Verdict {
         let mut notes = self.notes();
         let stalled = notes.last_pass.is_none_or(|last| STALLED_AFTER < now.since(last));
         if stalled || leads != notes.led {
@@ -123,7 +124,7 @@ impl Liveness {
         }
         notes.last_pass = Some(now);
         let mut verdict = Verdict { absent: BTreeSet::new(), propose: Vec::new() };
-        if leads {
+        if leads.is_some() {
             notes.judge_sessions(now, state.live_sessions(), &mut verdict);
             notes.judge_members(now, state, &mut verdict);
             notes.hold_back_repeats(now, &mut verdict.propose);
@@ -180,13 +181,13 @@ pub struct Watchman {
     /// The notes.
     pub liveness: Liveness,
     /// Tells whether this node leads.
-    pub raft: RaftHandle,
+    pub leadership: Leadership,
     /// Who is registered.
     pub machine: MachineCell,
     /// Where verdicts go.
     pub proposer: Proposer,
     /// Where absence is told.
-    pub hub: Arc<WatchHub>,
+    pub presence: Presence,
 }
 
 impl Watchman {
@@ -194,11 +195,13 @@ impl Watchman {
     pub async fn run(self, seams: Seams) {
         loop {
             seams.sleep(PASS_INTERVAL).await;
+            let leads = self.leadership.term().ok();
             let state = self.machine.lock().state.clone();
-            let verdict =
-                self.liveness.pass(seams.clock.mono(), self.raft.as_leader().is_ok(), &state);
+            let verdict = self.liveness.pass(seams.clock.mono(), leads, &state);
             drop(state);
-            self.hub.set_absent(verdict.absent, &self.machine);
+            if let Some(term) = leads {
+                self.presence.tell(term, verdict.absent);
+            }
             for suspect in verdict.propose {
                 // Not waited for: apply decides, and a lost verdict is made again.
                 let _ = self.proposer.submit(suspect.into()).await;

@@ -5,6 +5,7 @@
 //! - A command that was not handed to Raft is answered `Unavailable`: it had no effect and never
 //!   will. One that was handed over is answered from its apply or `Indefinite`.
 //! - A bounded number of entries is under way, so a slow disk grows entries and not their number.
+//! - Nothing is handed to Raft while this node does not lead, or hands leadership over.
 //! - An entry is handed to Raft only once its place in the log is preallocated: Raft never waits
 //!   for space, so reads and heartbeats go on while the disk is full.
 
@@ -13,9 +14,9 @@ use std::sync::{Arc, atomic::Ordering};
 use crate::raft::library::ProgressResponder;
 use aquifer_storage::{error::Outcome, seam::Seams};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::{NodeMetrics, cost::Cost, health::has_space};
+use super::{NodeMetrics, cost::Cost, health::has_space, leadership::Leadership};
 use crate::{
     client::CallError,
     codec,
@@ -73,20 +74,31 @@ struct Waiting {
 pub struct Proposer {
     queue: mpsc::Sender<Waiting>,
     bytes: Arc<Semaphore>,
+    under_way: watch::Receiver<usize>,
 }
 
 impl Proposer {
     /// A proposer and the task that serves it.
     pub fn new(
         raft: RaftHandle,
+        leadership: Leadership,
         wal: Wal,
         seams: Seams,
         metrics: Arc<NodeMetrics>,
     ) -> (Self, ProposerTask) {
         let (queue, waiting) = mpsc::channel(QUEUE_COMMANDS_MAX);
         let boot = seams.rng.next_u64();
-        let task = ProposerTask { raft, wal, seams, metrics, waiting, boot, carried: None };
-        (Self { queue, bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)) }, task)
+        let (busy, under_way) = watch::channel(0);
+        let (busy, carried) = (Arc::new(busy), None);
+        let task =
+            ProposerTask { raft, leadership, wal, seams, metrics, waiting, boot, carried, busy };
+        (Self { queue, bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)), under_way }, task)
+    }
+
+    /// Completes when Raft was given nothing that it has not answered.
+    pub async fn idle(&self) {
+        let mut under_way = self.under_way.clone();
+        let _ = under_way.wait_for(|entries| *entries == 0).await; // Gone is idle too.
     }
 
     /// Queues `command`, waiting for room, and returns its receipt. Commands of one caller that
@@ -132,6 +144,7 @@ pub async fn outcome_of(receipt: Receipt) -> Result<AppliedReply, CallError> {
 /// The one task that proposes.
 pub struct ProposerTask {
     raft: RaftHandle,
+    leadership: Leadership,
     wal: Wal,
     seams: Seams,
     metrics: Arc<NodeMetrics>,
@@ -139,6 +152,24 @@ pub struct ProposerTask {
     boot: u64,
     /// Taken from the queue, but did not fit the last entry.
     carried: Option<Waiting>,
+    /// Entries that are, or may be about to be, in Raft's hands.
+    busy: Arc<watch::Sender<usize>>,
+}
+
+/// Counts an entry until it is answered.
+struct Busy(Arc<watch::Sender<usize>>);
+
+impl Busy {
+    fn with(entries: &Arc<watch::Sender<usize>>) -> Self {
+        entries.send_modify(|entries| *entries += 1);
+        Self(Arc::clone(entries))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.send_modify(|entries| *entries -= 1);
+    }
 }
 
 /// Entries that Raft was given and has not answered.
@@ -177,10 +208,14 @@ impl ProposerTask {
     /// Serves the queue until `stop`; then what was not handed to Raft is answered `Unavailable`.
     pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
         let mut under_way = UnderWay::default();
+        let mut leads = self.leadership.changes();
         loop {
-            let may_propose = under_way.bytes.len() < ENTRIES_UNDER_WAY_MAX;
+            // What waits while this node does not lead is told so, however long the rest takes.
+            let may_propose = under_way.bytes.len() < ENTRIES_UNDER_WAY_MAX
+                || leads.borrow_and_update().is_none();
             tokio::select! {
                 _ = &mut stop => break,
+                Ok(()) = leads.changed() => {}
                 Some(()) = under_way.next(), if !under_way.bytes.is_empty() => {}
                 batch = next_batch(&mut self.waiting, &mut self.carried), if may_propose => {
                     match batch {
@@ -200,8 +235,13 @@ impl ProposerTask {
     }
 
     async fn propose(&self, batch: Vec<Waiting>, under_way: &mut UnderWay) {
-        if self.raft.as_leader().is_err() {
-            return answer_all(batch, &refused(Outcome::Unavailable, "this node does not lead"));
+        let busy = Busy::with(&self.busy); // Before the look: see `Proposer::idle`.
+        if let Err(not_leader) = self.leadership.term() {
+            return answer_all(batch, &not_leader.refusal_of("propose"));
+        }
+        if ENTRIES_UNDER_WAY_MAX <= under_way.bytes.len() {
+            let full = "entries are waiting for a majority";
+            return answer_all(batch, &refused(Outcome::Unavailable, full));
         }
         if !has_space(&self.wal) {
             return answer_all(batch, &no_room(&WalError::DiskFull));
@@ -230,6 +270,7 @@ impl ProposerTask {
         let handed = self.raft.client_write_ff(EncodedEntry(encoded), Some(responder)).await;
         let metrics = self.metrics.clone();
         under_way.push(bytes, async move {
+            let _busy = busy;
             let result = match handed {
                 Err(fatal) => Err(fatal.to_string()),
                 Ok(()) => match outcome.await {

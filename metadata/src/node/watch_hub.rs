@@ -9,11 +9,11 @@ pub mod stream;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
 };
 
 use aquifer_storage::model::{LogIndex, Offset, SessionId, TopicId, TopicPartition};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     machine::{
@@ -105,16 +105,25 @@ struct Inner {
 pub struct WatchHub {
     inner: Mutex<Inner>,
     applied: watch::Sender<LogIndex>,
+    /// Who hashes the state at every so many entries.
+    hashing: OnceLock<(u64, mpsc::Sender<(LogIndex, MetadataState)>)>,
 }
 
 impl Default for WatchHub {
     fn default() -> Self {
         let (applied, _) = watch::channel(LogIndex::default());
-        Self { inner: Mutex::default(), applied }
+        Self { inner: Mutex::default(), applied, hashing: OnceLock::new() }
     }
 }
 
 impl WatchHub {
+    /// Hands a clone of the state to `states` at each index that `every` divides. One that finds
+    /// the one before still under way is left out.
+    pub(super) fn hash_every(&self, every: u64, states: mpsc::Sender<(LogIndex, MetadataState)>) {
+        let first = self.hashing.set((every.max(1), states));
+        debug_assert!(first.is_ok(), "a hub has one node");
+    }
+
     /// How far this node has applied and told the log.
     pub fn applied(&self) -> watch::Receiver<LogIndex> {
         self.applied.subscribe()
@@ -307,6 +316,11 @@ fn one_advance_each(effects: Vec<Effect>) -> Vec<Effect> {
 
 impl ApplySink for WatchHub {
     fn applied(&self, index: LogIndex, effects: Vec<Effect>, state: &MetadataState) {
+        if let Some((every, states)) = self.hashing.get()
+            && index.value().is_multiple_of(*every)
+        {
+            let _ = states.try_send((index, state.clone())); // Left out: see `hash_every`.
+        }
         let mut inner = self.inner();
         for effect in one_advance_each(effects) {
             inner.tell_effect(index, effect, state);

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use openraft::{BasicNode, EntryPayload, Membership, vote::RaftLeaderId};
+use openraft::{EntryPayload, Membership, vote::RaftLeaderId};
 use prost::Message;
 
-use super::{EncodedEntry, LogId, SnapshotMeta, StoredMembership};
+use super::{EncodedEntry, LogId, Member, SnapshotMeta, StoredMembership};
 
 /// Bytes that are whole by their checksum and yet make no sense.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,8 @@ struct NodeRecord {
     id: u64,
     #[prost(string, tag = "2")]
     address: String,
+    #[prost(fixed64, tag = "3")]
+    incarnation: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -98,7 +100,7 @@ fn log_id_from_record(record: &LogIdRecord) -> LogId {
     log_id(record.term, record.node, record.index)
 }
 
-fn membership_to_record(membership: &Membership<u64, BasicNode>) -> MembershipRecord {
+fn membership_to_record(membership: &Membership<u64, Member>) -> MembershipRecord {
     MembershipRecord {
         configs: membership
             .get_joint_config()
@@ -107,18 +109,26 @@ fn membership_to_record(membership: &Membership<u64, BasicNode>) -> MembershipRe
             .collect(),
         nodes: membership
             .nodes()
-            .map(|(id, node)| NodeRecord { id: *id, address: node.addr.clone() })
+            .map(|(id, member)| NodeRecord {
+                id: *id,
+                address: member.address.clone(),
+                incarnation: member.incarnation,
+            })
             .collect(),
     }
 }
 
+fn member_from_record(NodeRecord { address, incarnation, .. }: NodeRecord) -> Member {
+    Member { address, incarnation }
+}
+
 fn membership_from_record(
     record: MembershipRecord,
-) -> Result<Membership<u64, BasicNode>, RecordError> {
+) -> Result<Membership<u64, Member>, RecordError> {
     let configs: Vec<BTreeSet<u64>> =
         record.configs.into_iter().map(|set| set.voters.into_iter().collect()).collect();
-    let nodes: BTreeMap<u64, BasicNode> =
-        record.nodes.into_iter().map(|node| (node.id, BasicNode::new(node.address))).collect();
+    let nodes: BTreeMap<u64, Member> =
+        record.nodes.into_iter().map(|node| (node.id, member_from_record(node))).collect();
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }
@@ -180,9 +190,10 @@ mod tests {
 
     #[test]
     fn every_kind_of_payload_comes_back_as_it_was() {
+        let member = |id| Member { address: format!("host-{id}"), incarnation: 100 + id };
         let membership = Membership::new(
             vec![BTreeSet::from([1, 2]), BTreeSet::from([2, 3])],
-            BTreeMap::from([1, 2, 3, 4].map(|id| (id, BasicNode::new(format!("host-{id}"))))),
+            BTreeMap::from([1, 2, 3, 4].map(|id| (id, member(id)))),
         )
         .unwrap();
         for payload in [

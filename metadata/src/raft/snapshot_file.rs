@@ -6,16 +6,20 @@
 //! - One that does not read back is an error, never "no snapshot": the log before it is purged.
 
 use std::{
-    any::Any,
-    fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    thread,
 };
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::{LogId, SnapshotMeta, record};
+use crate::wal::{
+    Drive,
+    disk::{Disk, FsDisk, read_whole, write_whole},
+};
 
 /// The first bytes of the file; the last digit is the version of its layout.
 const MAGIC: &[u8; 8] = b"AQSNAP\x00\x01";
@@ -62,27 +66,33 @@ fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, SnapshotError> {
 }
 
 /// The snapshots of one node. Calls block on the disk.
-#[derive(Debug)]
 pub struct SnapshotFiles {
+    /// Named in messages.
     folder: PathBuf,
+    disk: Arc<dyn Disk>,
+    drive: Drive,
     /// The newest durable snapshot; held while one is written, so that writers take turns.
     newest: Mutex<Option<SnapshotMeta>>,
-    _guard: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl SnapshotFiles {
-    /// Opens the snapshots in `folder`: removes unfinished ones and reads the newest, if any.
+    /// Opens the snapshots in a folder of the operating system, as [`Self::open_on`].
     pub fn open(folder: &Path) -> Result<(Self, Option<(SnapshotMeta, Bytes)>), SnapshotError> {
-        at(folder, fs::create_dir_all(folder))?;
+        Self::open_on(Arc::new(FsDisk::new(folder)), folder, Drive::Thread)
+    }
+
+    /// Opens the snapshots on `disk`, which messages call `folder`: removes unfinished ones and
+    /// reads the newest, if any. With [`Drive::Thread`] the work on them gets threads of its own.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        drive: Drive,
+    ) -> Result<(Self, Option<(SnapshotMeta, Bytes)>), SnapshotError> {
         let mut indexes = Vec::new();
-        for entry in at(folder, fs::read_dir(folder))? {
-            let entry = at(folder, entry)?;
-            let name = entry.file_name();
-            let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else {
-                continue;
-            };
+        for name in at(folder, disk.list())? {
+            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
             if rest.ends_with(TEMPORARY) {
-                at(&entry.path(), fs::remove_dir_all(entry.path()))?;
+                at(&folder.join(&name), disk.remove_folder(&name))?;
             } else if let Ok(index) = rest.parse::<u64>() {
                 indexes.push(index);
             }
@@ -90,21 +100,16 @@ impl SnapshotFiles {
         indexes.sort_unstable();
         let newest = match indexes.pop() {
             None => None,
-            Some(index) => Some(read(&path_of(folder, index).join(FILE_NAME))?),
+            Some(index) => Some(read(&*disk, folder, index)?),
         };
         for index in indexes {
             // Superseded before a crash: the newer one is durable and reads back.
-            at(folder, fs::remove_dir_all(path_of(folder, index)))?;
+            at(folder, disk.remove_folder(&name_of(index)))?;
         }
         let meta = newest.as_ref().map(|(meta, _)| meta.clone());
-        let files = Self { folder: folder.to_path_buf(), newest: Mutex::new(meta), _guard: None };
+        let folder = folder.to_path_buf();
+        let files = Self { folder, disk, drive, newest: Mutex::new(meta) };
         Ok((files, newest))
-    }
-
-    /// Keeps `guard` for as long as anyone may write a snapshot.
-    pub fn guarded(mut self, guard: Arc<dyn Any + Send + Sync>) -> Self {
-        self._guard = Some(guard);
-        self
     }
 
     /// Makes a snapshot durable and forgets the older one. A snapshot that is not newer than the
@@ -115,21 +120,22 @@ impl SnapshotFiles {
         if newest.as_ref().is_some_and(|kept| index <= index_of(kept.last_log_id.as_ref())) {
             return Ok(());
         }
-        let done = path_of(&self.folder, index);
-        let temporary = self.folder.join(format!("{PREFIX}{index:020}{TEMPORARY}"));
-        if at(&temporary, fs::exists(&temporary))? {
-            at(&temporary, fs::remove_dir_all(&temporary))?;
+        let done = name_of(index);
+        let temporary = format!("{done}{TEMPORARY}");
+        let path = self.folder.join(&temporary);
+        if at(&self.folder, self.disk.list())?.contains(&temporary) {
+            at(&path, self.disk.remove_folder(&temporary))?;
         }
-        if let Err(error) = write_folder(&temporary, meta, body) {
+        if let Err(error) = write(&*self.disk.folder(&temporary), meta, body) {
             // A full disk gets back what the try took; else the next open removes it.
-            let _ = fs::remove_dir_all(&temporary);
-            return Err(error);
+            let _ = self.disk.remove_folder(&temporary);
+            return at(&path, Err(error));
         }
-        at(&done, fs::rename(&temporary, &done))?;
-        sync_folder(&self.folder)?;
+        at(&path, self.disk.rename(&temporary, &done))?;
+        at(&self.folder, self.disk.sync_dir())?;
         if let Some(older) = newest.replace(meta.clone()) {
-            let older = path_of(&self.folder, index_of(older.last_log_id.as_ref()));
-            at(&older, fs::remove_dir_all(&older))?;
+            let older = name_of(index_of(older.last_log_id.as_ref()));
+            at(&self.folder.join(&older), self.disk.remove_folder(&older))?;
         }
         Ok(())
     }
@@ -138,7 +144,24 @@ impl SnapshotFiles {
     pub fn newest(&self) -> Result<Option<(SnapshotMeta, Bytes)>, SnapshotError> {
         let newest = self.newest.lock().expect("no panic while a snapshot is written");
         let Some(meta) = newest.as_ref() else { return Ok(None) };
-        read(&path_of(&self.folder, index_of(meta.last_log_id.as_ref())).join(FILE_NAME)).map(Some)
+        read(&*self.disk, &self.folder, index_of(meta.last_log_id.as_ref())).map(Some)
+    }
+
+    /// Runs work that takes long or blocks on the disk, on a thread of its own, and waits for it.
+    pub async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        match self.drive {
+            Drive::Inline | Drive::Manual => return work(),
+            Drive::Thread => {}
+        }
+        let (done, result) = oneshot::channel();
+        thread::Builder::new().name("aquifer-snapshot".into()).spawn(move || {
+            // A receiver that is gone was shut down; the work is done all the same.
+            let _ = done.send(work());
+        })?;
+        result.await.unwrap_or_else(|_| Err(io::Error::other("the snapshot thread panicked")))
     }
 }
 
@@ -146,18 +169,8 @@ fn index_of(log_id: Option<&LogId>) -> u64 {
     log_id.map_or(0, |id| id.index)
 }
 
-fn path_of(folder: &Path, index: u64) -> PathBuf {
-    folder.join(format!("{PREFIX}{index:020}"))
-}
-
-fn write_folder(folder: &Path, meta: &SnapshotMeta, body: &[u8]) -> Result<(), SnapshotError> {
-    at(folder, fs::create_dir(folder))?;
-    write(&folder.join(FILE_NAME), meta, body)?;
-    sync_folder(folder)
-}
-
-fn sync_folder(folder: &Path) -> Result<(), SnapshotError> {
-    at(folder, File::open(folder).and_then(|folder| folder.sync_all()))
+fn name_of(index: u64) -> String {
+    format!("{PREFIX}{index:020}")
 }
 
 fn checksum(meta: &[u8], body: &[u8]) -> u32 {
@@ -169,7 +182,7 @@ fn checksum(meta: &[u8], body: &[u8]) -> u32 {
     digest.finalize() as u32
 }
 
-fn write(path: &Path, meta: &SnapshotMeta, body: &[u8]) -> Result<(), SnapshotError> {
+fn write(disk: &dyn Disk, meta: &SnapshotMeta, body: &[u8]) -> io::Result<()> {
     let meta = record::encode_snapshot_meta(meta);
     let mut head = Vec::with_capacity(HEAD_BYTES + meta.len());
     head.extend_from_slice(MAGIC);
@@ -177,20 +190,24 @@ fn write(path: &Path, meta: &SnapshotMeta, body: &[u8]) -> Result<(), SnapshotEr
     head.extend_from_slice(&(body.len() as u64).to_le_bytes());
     head.extend_from_slice(&checksum(&meta, body).to_le_bytes());
     head.extend_from_slice(&meta);
-    let mut file = at(path, File::create_new(path))?;
-    at(path, file.write_all(&head))?;
-    at(path, file.write_all(body))?;
-    at(path, file.sync_all())
+    disk.list()?; // Makes the folder.
+    write_whole(disk, FILE_NAME, &[&head, body])?;
+    disk.sync_dir()
 }
 
-fn read(path: &Path) -> Result<(SnapshotMeta, Bytes), SnapshotError> {
+fn read(
+    disk: &dyn Disk,
+    folder: &Path,
+    index: u64,
+) -> Result<(SnapshotMeta, Bytes), SnapshotError> {
+    let path = folder.join(name_of(index)).join(FILE_NAME);
     let damaged =
-        |reason: &str| SnapshotError::Damaged { path: path.to_path_buf(), reason: reason.into() };
-    let bytes = Bytes::from(match fs::read(path) {
+        |reason: &str| SnapshotError::Damaged { path: path.clone(), reason: reason.into() };
+    let bytes = Bytes::from(match read_whole(&*disk.folder(&name_of(index)), FILE_NAME) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(damaged("the file is missing"));
         }
-        result => at(path, result)?,
+        result => at(&path, result)?,
     });
     if bytes.len() < HEAD_BYTES {
         return Err(damaged("shorter than its header"));
@@ -221,7 +238,10 @@ fn read(path: &Path) -> Result<(SnapshotMeta, Bytes), SnapshotError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::wal::disk::memory::MemoryDisk;
 
     fn meta(index: u64) -> SnapshotMeta {
         SnapshotMeta { last_log_id: Some(record::log_id(1, 1, index)), ..SnapshotMeta::default() }
@@ -255,7 +275,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (files, _) = SnapshotFiles::open(folder.path()).unwrap();
         files.save(&meta(3), b"state of the machine").unwrap();
-        let path = path_of(folder.path(), 3).join(FILE_NAME);
+        let path = folder.path().join(name_of(3)).join(FILE_NAME);
         let whole = fs::read(&path).unwrap();
         for place in 0..whole.len() {
             let mut bytes = whole.clone();
@@ -267,5 +287,28 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         assert!(SnapshotFiles::open(folder.path()).is_err());
+    }
+
+    #[test]
+    fn a_power_loss_leaves_the_old_snapshot_or_the_new_one() {
+        let mut random = 7u64;
+        for operations in 0..12 {
+            let disk = MemoryDisk::default();
+            let open = |disk: &MemoryDisk| {
+                let disk = Arc::new(disk.clone());
+                SnapshotFiles::open_on(disk, Path::new("memory"), Drive::Inline).unwrap()
+            };
+            let (files, _) = open(&disk);
+            files.save(&meta(3), b"three").unwrap();
+            disk.fail_after(Some(operations));
+            let saved = files.save(&meta(5), b"five").is_ok();
+            disk.lose_power(&mut || {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                random >> 33
+            });
+            let (_, newest) = open(&disk);
+            let (_, body) = newest.expect("a snapshot was durable");
+            assert!(body == "five" || body == "three" && !saved, "{operations}: {body:?}");
+        }
     }
 }

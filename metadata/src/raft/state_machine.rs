@@ -18,7 +18,7 @@ use openraft::{
     alias::SnapshotOf,
     storage::{EntryResponder, RaftStateMachine},
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::{
     EntryReply, LogId, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig,
@@ -53,6 +53,13 @@ impl Machine {
     /// The index of the last entry applied, Raft's own entries included.
     pub fn index(&self) -> LogIndex {
         LogIndex::new(self.applied.map_or(0, |id| id.index))
+    }
+
+    /// Whether the last entry applied is of the leader `node` in `term`. A term may have several
+    /// leaders, one after the other, told apart by their node.
+    pub fn applied_by(&self, term: u64, node: u64) -> bool {
+        let of = |id: LogId| id.leader_id.term == term && id.leader_id.node_id == node;
+        self.applied.is_some_and(of)
     }
 
     /// Bytes of entries applied since a snapshot was last begun.
@@ -123,6 +130,11 @@ impl StateMachine {
         self
     }
 
+    /// Where its snapshots go.
+    pub fn files(&self) -> Arc<SnapshotFiles> {
+        self.files.clone()
+    }
+
     /// The machine, for readers.
     pub fn cell(&self) -> MachineCell {
         self.cell.clone()
@@ -175,18 +187,6 @@ fn machine_of(meta: &SnapshotMeta, body: &[u8]) -> io::Result<Machine> {
     })
 }
 
-/// Runs blocking work on a thread of its own and waits for it.
-async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let (done, result) = oneshot::channel();
-    std::thread::Builder::new().name("aquifer-snapshot".into()).spawn(move || {
-        // A receiver that is gone was shut down; the work is done all the same.
-        let _ = done.send(work());
-    })?;
-    result.await.unwrap_or_else(|_| Err(io::Error::other("the snapshot thread panicked")))
-}
-
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = Bytes;
     type SnapshotBuilder = SnapshotBuilder;
@@ -222,12 +222,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: Bytes) -> io::Result<()> {
         let (files, stored) = (self.files.clone(), meta.clone());
-        let machine = on_thread(move || {
+        let install = move || {
             let machine = machine_of(&stored, &body)?; // Before it replaces one that decodes.
             files.save(&stored, &body)?;
             Ok(machine)
-        })
-        .await?;
+        };
+        let machine = self.files.work(install).await?;
         let mut current = self.cell.lock();
         *current = machine;
         self.sink.installed(current.index(), &current.state);
@@ -236,7 +236,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, Bytes>>> {
         let files = self.files.clone();
-        let newest = on_thread(move || Ok(files.newest()?)).await?;
+        let newest = self.files.work(move || Ok(files.newest()?)).await?;
         Ok(newest.map(|(meta, snapshot)| SnapshotOf::<TypeConfig, Bytes> { meta, snapshot }))
     }
 }
@@ -266,10 +266,10 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let meta = self.machine.snapshot_meta();
         let machine = self.machine.clone();
         let encode = move || Ok(Bytes::from(codec::encode_snapshot(&machine.state)));
-        let snapshot = on_thread(encode).await?;
+        let snapshot = self.files.work(encode).await?;
         loop {
             let (files, stored, body) = (self.files.clone(), meta.clone(), snapshot.clone());
-            match on_thread(move || Ok(files.save(&stored, &body)?)).await {
+            match self.files.work(move || Ok(files.save(&stored, &body)?)).await {
                 Ok(()) => return Ok(SnapshotOf::<TypeConfig, Bytes> { meta, snapshot }),
                 Err(error) if is_full(&error) => {
                     tracing::error!(%error, "no disk space for a snapshot; waiting for it");

@@ -3,6 +3,7 @@
 use aquifer_storage::error::Outcome;
 use tonic::metadata::MetadataMap;
 
+use super::Service;
 use crate::{
     client::{
         CallError,
@@ -50,7 +51,7 @@ pub(super) fn malformed(reason: impl ToString) -> Refusal {
 
 /// A refusal of any kind.
 pub(super) fn refusal(kind: Kind, reason: impl ToString) -> Refusal {
-    Refusal { kind: kind.into(), reason: reason.to_string() }
+    Refusal { kind: kind.into(), reason: reason.to_string(), leader: String::new() }
 }
 
 impl From<CodecError> for Refusal {
@@ -59,8 +60,18 @@ impl From<CodecError> for Refusal {
     }
 }
 
-impl From<CallError> for Refusal {
-    fn from(error: CallError) -> Self {
+impl Service {
+    /// The refusal of a call that gave no answer. What had no effect here may have one at the
+    /// leader: the caller is sent there.
+    pub(super) fn refusal(&self, error: CallError) -> Refusal {
+        if error.outcome == Outcome::Unavailable
+            && let Err(not_leader) = self.node.leadership().term()
+        {
+            let me = self.node.identity().node_id;
+            let leader = not_leader.leader.filter(|(id, _)| *id != me);
+            let leader = leader.map(|(_, member)| member.address).unwrap_or_default();
+            return Refusal { kind: Kind::NotLeader.into(), reason: error.reason, leader };
+        }
         let kind = match error.outcome {
             Outcome::Rejected => Kind::Rejected,
             Outcome::Fenced => Kind::Fenced,

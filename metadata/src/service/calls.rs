@@ -1,6 +1,6 @@
 //! The calls with one reply: parse, ask, map.
 
-use aquifer_storage::model::SessionId;
+use aquifer_storage::model::{LogIndex, SessionId};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -105,12 +105,14 @@ impl Service {
     ) -> Result<proto::AppliedReply, Refusal> {
         admit(request.caller, named, self.node.identity())?;
         let command = command_from_proto(request.command.ok_or(CodecError::Missing("command"))?)?;
-        Ok(applied_reply_to_proto(&self.node.client().propose(command).await?))
+        let applied = self.node.client().propose(command).await;
+        Ok(applied_reply_to_proto(&applied.map_err(|error| self.refusal(error))?))
     }
 
     async fn index(&self, named: Named, request: proto::ReadIndexRequest) -> Result<u64, Refusal> {
         admit(request.caller, named, self.node.identity())?;
-        Ok(self.node.read_index().await?.value())
+        let index = self.node.read_index().await.map_err(|error| self.refusal(error))?;
+        Ok(index.value())
     }
 
     async fn answered(
@@ -124,7 +126,8 @@ impl Service {
         if let Query::Runs { limit, .. } = &mut query {
             *limit = (*limit).min(RUNS_PER_ANSWER_MAX);
         }
-        let (index, answer) = self.node.query(query).await?;
+        let answered = self.node.query(query).await;
+        let (index, answer) = answered.map_err(|error| self.refusal(error))?;
         let answer = Some(answer_to_proto(&answer));
         Ok(proto::IndexedAnswer { index: index.value(), answer })
     }
@@ -135,7 +138,12 @@ impl Service {
         request: proto::HeartbeatRequest,
     ) -> Result<HeartbeatKind, Refusal> {
         admit(request.caller, named, self.node.identity())?;
-        Ok(match self.node.heartbeat(SessionId::new(request.session))? {
+        let session = SessionId::new(request.session);
+        let heard = self.node.heartbeat(session).map_err(|error| self.refusal(error))?;
+        if let (Some(seen), Heartbeat::Live { .. }) = (request.seen, heard) {
+            self.node.took_in(session, LogIndex::new(seen));
+        }
+        Ok(match heard {
             Heartbeat::Live { wall, index } => HeartbeatKind::Live(proto::HeartbeatLive {
                 wall_ms: wall.millis(),
                 index: index.value(),

@@ -38,7 +38,13 @@ const OPEN_MAX: Duration = Duration::from_secs(5);
 
 /// The replies of a stream, as tonic takes them.
 pub(super) type Replies<T> = ReceiverStream<Result<T, Status>>;
-type Outgoing<T> = mpsc::Sender<Result<T, Status>>;
+pub(super) type Outgoing<T> = mpsc::Sender<Result<T, Status>>;
+
+/// The two ends of a stream's replies.
+pub(super) fn replies<T>() -> (Outgoing<T>, Replies<T>) {
+    let (outgoing, replies) = mpsc::channel(REPLIES_MAX);
+    (outgoing, ReceiverStream::new(replies))
+}
 
 impl Service {
     /// Starts the task of a commit stream.
@@ -47,12 +53,12 @@ impl Service {
         named: Named,
         incoming: Streaming<proto::CommitStreamRequest>,
     ) -> Replies<proto::CommitStreamReply> {
-        let (outgoing, replies) = mpsc::channel(REPLIES_MAX);
-        let task = commits(self.node.clone(), named, incoming, outgoing.clone());
+        let (outgoing, replies) = replies();
+        let task = commits(self.clone(), named, incoming, outgoing.clone());
         self.spawn_stream("commits-grpc", outgoing, task, |refusal| proto::CommitStreamReply {
             reply: Some(CommitKind::Refusal(refusal)),
         });
-        ReceiverStream::new(replies)
+        replies
     }
 
     /// Starts the task of a watch stream.
@@ -61,16 +67,16 @@ impl Service {
         named: Named,
         incoming: Streaming<proto::WatchStreamRequest>,
     ) -> Replies<proto::WatchStreamReply> {
-        let (outgoing, replies) = mpsc::channel(REPLIES_MAX);
-        let task = watches(self.node.clone(), named, incoming, outgoing.clone());
+        let (outgoing, replies) = replies();
+        let task = watches(self.clone(), named, incoming, outgoing.clone());
         self.spawn_stream("watch-grpc", outgoing, task, |refusal| proto::WatchStreamReply {
             reply: Some(WatchKind::Refusal(refusal)),
         });
-        ReceiverStream::new(replies)
+        replies
     }
 
     /// Runs `task` until it ends, its caller is gone or the service stops; a refusal comes last.
-    fn spawn_stream<T: Send + 'static>(
+    pub(super) fn spawn_stream<T: Send + 'static>(
         &self,
         name: &'static str,
         outgoing: Outgoing<T>,
@@ -117,19 +123,21 @@ fn opened(node: &MetadataNode) -> proto::StreamOpened {
 }
 
 async fn commits(
-    node: MetadataNode,
+    service: Service,
     named: Named,
     mut incoming: Streaming<proto::CommitStreamRequest>,
     outgoing: Outgoing<proto::CommitStreamReply>,
 ) -> Result<(), Refusal> {
-    let Some(CommitAsk::Open(open)) = first(&node, &mut incoming).await?.request else {
+    let node = &service.node;
+    let Some(CommitAsk::Open(open)) = first(node, &mut incoming).await?.request else {
         return Err(malformed("a commit stream begins with open"));
     };
     admit(open.caller, named, node.identity())?;
     let session = SessionId::new(open.session);
-    let CommitStream { parts, mut replies } = node.client().open_commits(session).await?;
+    let opening = node.client().open_commits(session).await;
+    let CommitStream { parts, mut replies } = opening.map_err(|error| service.refusal(error))?;
     let answering = async {
-        let opened = CommitKind::Opened(opened(&node));
+        let opened = CommitKind::Opened(opened(node));
         send(&outgoing, proto::CommitStreamReply { reply: Some(opened) }).await?;
         while let Some((seq, reply)) = replies.recv().await {
             send(&outgoing, answer(seq, &reply)).await?;
@@ -177,21 +185,23 @@ async fn take_parts(
 }
 
 async fn watches(
-    node: MetadataNode,
+    service: Service,
     named: Named,
     mut incoming: Streaming<proto::WatchStreamRequest>,
     outgoing: Outgoing<proto::WatchStreamReply>,
 ) -> Result<(), Refusal> {
-    let Some(WatchAsk::Open(open)) = first(&node, &mut incoming).await?.request else {
+    let node = &service.node;
+    let Some(WatchAsk::Open(open)) = first(node, &mut incoming).await?.request else {
         return Err(malformed("a watch stream begins with open"));
     };
     admit(open.caller.clone(), named, node.identity())?;
     let seen = LogIndex::new(open.seen);
-    let WatchStream { requests, mut events } = node.open_watch(seen, None).await?;
+    let opening = node.open_watch(seen, None).await;
+    let WatchStream { requests, mut events } = opening.map_err(|error| service.refusal(error))?;
     let mut follower = node.follower();
     report(&mut follower, &open);
     let telling = async {
-        let opened = WatchKind::Opened(opened(&node));
+        let opened = WatchKind::Opened(opened(node));
         send(&outgoing, proto::WatchStreamReply { reply: Some(opened) }).await?;
         while let Some(event) = events.recv().await {
             let event = WatchKind::Event(watch_event_to_proto(&event));

@@ -1,4 +1,4 @@
-//! The seam to the disk: what the log asks of a directory and of a file, and the real one.
+//! The seam to the disk: what a node asks of a directory and of a file, and the real one.
 //!
 //! [`memory::MemoryDisk`] is the twin for tests and the simulator: it can run full, fail, lose
 //! power and flip bits.
@@ -12,7 +12,8 @@ pub mod memory;
 /// Implementations MUST keep the effect of `create`, `rename` and `remove` over a power loss once
 /// `sync_dir` returned, and MUST NOT report success of a sync that did not reach the medium.
 pub trait Disk: Send + Sync + 'static {
-    /// The names in the directory, in any order. Makes the directory when there is none.
+    /// The names in the directory, those of directories too, in any order. Makes the directory when
+    /// there is none.
     fn list(&self) -> io::Result<Vec<String>>;
 
     /// Makes an empty file, in place of one of that name.
@@ -21,7 +22,13 @@ pub trait Disk: Send + Sync + 'static {
     /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Arc<dyn WalFile>>;
 
-    /// Gives a file another name.
+    /// The directory `name` in this one. It is made by its own [`Self::list`].
+    fn folder(&self, name: &str) -> Arc<dyn Disk>;
+
+    /// Removes the directory `name` and what is in it.
+    fn remove_folder(&self, name: &str) -> io::Result<()>;
+
+    /// Gives a file or a directory another name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file. It stays readable for those who have it open.
@@ -29,6 +36,26 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Makes the names durable.
     fn sync_dir(&self) -> io::Result<()>;
+}
+
+/// Writes a new file `name` of `parts`, one behind the other, and makes its content durable.
+pub(crate) fn write_whole(disk: &dyn Disk, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+    let file = disk.create(name)?;
+    let mut offset = 0;
+    for part in parts {
+        file.write_at(offset, part)?;
+        offset += part.len() as u64;
+    }
+    file.sync()
+}
+
+/// Reads all of the file `name`.
+pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
+    let file = disk.open(name)?;
+    let size = usize::try_from(file.size()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut bytes = vec![0; size];
+    file.read_at(0, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// One open file.
@@ -90,6 +117,14 @@ impl Disk for FsDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn WalFile>> {
         let file = fs::File::options().read(true).write(true).open(self.dir.join(name))?;
         Ok(Arc::new(FsFile { file }))
+    }
+
+    fn folder(&self, name: &str) -> Arc<dyn Disk> {
+        Arc::new(Self { dir: self.dir.join(name), ..self.clone() })
+    }
+
+    fn remove_folder(&self, name: &str) -> io::Result<()> {
+        fs::remove_dir_all(self.dir.join(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -1,8 +1,7 @@
 //! Blocks in memory: `moka` in production, and a deterministic twin for the simulator.
 //!
 //! moka keeps clocks, hashers and a queue of its own. Its default admission turns away new blocks
-//! that were not asked before, which is what a scan of history deserves and the tail does not:
-//! hence two policies.
+//! that were not asked before, which the tail does not deserve.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use moka::{future::Cache, policy::EvictionPolicy};
 
-use super::{BlockCache, BlockKey, block::CachedBlock};
+use super::{BlockCache, BlockKey, block::CachedBlock, history::History};
 
 /// What an entry costs besides its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
@@ -29,27 +28,18 @@ pub struct MokaCache {
 impl MokaCache {
     /// For the tail: forgets what was not read for the longest time.
     pub fn tail(capacity_bytes: u64) -> Self {
-        Self::with_policy(capacity_bytes, EvictionPolicy::lru())
-    }
-
-    /// For the history: a scan does not push out what is read often.
-    pub fn history(capacity_bytes: u64) -> Self {
-        Self::with_policy(capacity_bytes, EvictionPolicy::tiny_lfu())
-    }
-
-    /// Tail and history out of one budget.
-    pub fn pair(capacity_bytes: u64) -> (Self, Self) {
-        let tail_bytes = capacity_bytes / 100 * TAIL_PERCENT;
-        (Self::tail(tail_bytes), Self::history(capacity_bytes - tail_bytes))
-    }
-
-    fn with_policy(capacity_bytes: u64, policy: EvictionPolicy) -> Self {
         let blocks = Cache::builder()
             .max_capacity(capacity_bytes)
             .weigher(|_, block: &CachedBlock| u32::try_from(weight(block)).unwrap_or(u32::MAX))
-            .eviction_policy(policy)
+            .eviction_policy(EvictionPolicy::lru())
             .build();
         Self { blocks }
+    }
+
+    /// Tail and history out of one budget.
+    pub fn pair(capacity_bytes: u64) -> (Self, History) {
+        let tail_bytes = capacity_bytes / 100 * TAIL_PERCENT;
+        (Self::tail(tail_bytes), History::new(capacity_bytes - tail_bytes))
     }
 }
 
@@ -144,6 +134,7 @@ impl BlockCache for LruCache {
     }
 }
 
-fn weight(block: &CachedBlock) -> usize {
+/// About how much memory a cached block takes, B.
+pub(super) fn weight(block: &CachedBlock) -> usize {
     block.held_bytes() + ENTRY_OVERHEAD_BYTES
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     error::{Outcome, StoreCondition},
     model::Timestamp,
-    seam::{BoxFuture, Clock, MonoTime, Rng, Seams, Spawn},
+    seam::{BoxFuture, Clock, MonoTime, Rng, Seams, Spawn, net::TcpNet},
 };
 
 #[derive(Default)]
@@ -79,7 +79,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let clock = Arc::new(JumpClock::default());
-        let seams = Seams { clock: clock.clone(), rng: Arc::new(Zeros), spawn: Arc::new(NoTasks) };
+        let (rng, spawn) = (Arc::new(Zeros), Arc::new(NoTasks));
+        let seams = Seams { clock: clock.clone(), rng, spawn, net: Arc::new(TcpNet) };
         Self { clock, seams }
     }
 

@@ -87,6 +87,7 @@ impl ProducerLease {
 #[derive(Clone, Debug)]
 pub struct Cluster {
     bootstrap: Vec<String>,
+    is_pinned: bool,
 }
 
 impl Cluster {
@@ -98,7 +99,14 @@ impl Cluster {
         let brokers = bootstrap.split(',').map(str::trim).filter(|broker| !broker.is_empty());
         let bootstrap: Vec<_> = brokers.map(str::to_owned).collect();
         ensure!(!bootstrap.is_empty(), "no bootstrap broker is given");
-        Ok(Self { bootstrap })
+        Ok(Self { bootstrap, is_pinned: false })
+    }
+
+    /// Whether to take the brokers given, in turn, for the leaders of all partitions, whatever the
+    /// cluster says: of brokers that serve every partition alike.
+    #[must_use]
+    pub fn pinned(self, is_pinned: bool) -> Self {
+        Self { is_pinned, ..self }
     }
 
     /// A connection to the first broker that can be reached.
@@ -141,7 +149,10 @@ impl Cluster {
         let deadline = Instant::now() + LEADERS_WITHIN;
         let mut connection = self.connect()?;
         loop {
-            if let Some(topic) = fetch_topic(&mut connection, name)? {
+            if let Some(mut topic) = fetch_topic(&mut connection, name)? {
+                if self.is_pinned {
+                    pin(&mut topic, &self.bootstrap);
+                }
                 return Ok(topic);
             }
             ensure!(Instant::now() < deadline, "topic {name} is not there, or has no leaders");
@@ -188,6 +199,12 @@ impl Cluster {
                 .with_context(|| format!("{}: InitProducerId", connection.broker()))?;
             return Ok(ProducerLease { id: answer.producer_id, epoch: answer.producer_epoch });
         }
+    }
+}
+
+fn pin(topic: &mut Topic, brokers: &[String]) {
+    for (leader, broker) in topic.leaders.values_mut().zip(brokers.iter().cycle()) {
+        broker.clone_into(leader);
     }
 }
 
@@ -279,4 +296,21 @@ fn list_offsets(
         offsets.insert(index, partition.offset);
     }
     Ok(offsets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pinned_partitions_take_turns_over_the_brokers_given() {
+        let led = |leaders: [&str; 4]| Topic {
+            name: Str::from_static("t"),
+            id: Uuid::ZERO,
+            leaders: (0..).zip(leaders.map(str::to_owned)).collect(),
+        };
+        let mut topic = led(["a:1", "b:1", "c:1", "c:1"]);
+        pin(&mut topic, &["x:1".to_owned(), "y:1".to_owned(), "z:1".to_owned()]);
+        assert_eq!(topic.leaders, led(["x:1", "y:1", "z:1", "x:1"]).leaders);
+    }
 }

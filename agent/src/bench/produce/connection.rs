@@ -321,7 +321,11 @@ impl AnswerReader<'_> {
                 delivery.acked(partition.index, partition.base_offset, answered_micros);
             }
         }
-        self.load.acks_seen.add(self.lane, &Answer { sent, answered_micros, codes, is_outdated });
+        let answer = Answer { sent, answered_micros, codes, is_outdated };
+        if let Some(timeline) = &self.load.timeline {
+            timeline.add(&answer);
+        }
+        self.load.acks_seen.add(self.lane, &answer);
         Ok(())
     }
 }

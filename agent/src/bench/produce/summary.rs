@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::bail;
 use serde::Serialize;
 
-use super::{Load, Outcome, ProduceArgs};
+use super::{Load, Outcome, ProduceArgs, timeline::Interval};
 use crate::bench::{
     fetch::summary::ReadFigures,
     process::{ProcessUse, gib, gib_per_cpu_second, mib},
@@ -62,6 +62,9 @@ pub struct ProduceReport {
     failed_connections: Vec<Failure>,
     /// Connections that ended early: not made up for.
     lost_connections: u64,
+    /// Latencies by intended send time, appended bytes by the time of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeline: Option<Vec<Interval>>,
     processes: Vec<ProcessUse>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gib_per_broker_cpu_s: Option<f64>,
@@ -119,6 +122,7 @@ impl ProduceReport {
             errors_behind_an_error: totals.errors_behind_an_error,
             failed_connections: failures.unwrap_or_default(),
             lost_connections: outcome.lanes.lost,
+            timeline: load.timeline.as_ref().map(|t| t.intervals(load.batch.batch_bytes() as u64)),
             gib_per_broker_cpu_s: gib_per_cpu_second(bytes, &processes),
             broker_cpu_us_per_request: (broker_cpu_s > 0.0 && totals.requests != 0)
                 .then(|| broker_cpu_s * 1e6 / totals.requests as f64),

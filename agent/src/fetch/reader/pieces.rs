@@ -19,10 +19,11 @@ pub(super) struct PlacedBatch {
     pub slice: Option<usize>,
 }
 
-/// The batches of `slices`: what [`split_batches`] gives for their concatenation.
-pub(super) fn split_slices(slices: &[CachedSlice]) -> SplitSlices<'_> {
+/// The batches of `slices` from byte `start` on, where one begins: what [`split_batches`] gives for
+/// their concatenation.
+pub(super) fn split_slices(slices: &[CachedSlice], start: usize) -> SplitSlices<'_> {
     let mut split = SplitSlices { slices, place: 0, at: 0, inside: split_batches(Bytes::new()) };
-    split.enter(0, 0);
+    split.skip_bytes(start);
     split
 }
 
@@ -55,7 +56,7 @@ impl SplitSlices<'_> {
         // Of one that is longer than the row, that is what is left of the row.
         let joined = self.copy_front(batch_bytes);
         let batch = split_batches(joined).next().expect("a header was copied")?;
-        self.skip(batch.bytes.len());
+        self.skip_bytes(batch.bytes.len());
         Ok(batch)
     }
 
@@ -77,7 +78,7 @@ impl SplitSlices<'_> {
     }
 
     /// Goes on `bytes` further; that many follow.
-    fn skip(&mut self, bytes: usize) {
+    fn skip_bytes(&mut self, bytes: usize) {
         let (mut place, mut at) = (self.place, self.at + bytes);
         while let Some(slice) = self.slices.get(place).filter(|slice| slice.bytes.len() <= at) {
             at -= slice.bytes.len();
@@ -157,7 +158,7 @@ mod tests {
             let row = Bytes::from(row);
             let slices = cut(&row, &places);
             let expected: Vec<_> = split_batches(row.clone()).collect();
-            let placed: Vec<_> = split_slices(&slices).collect();
+            let placed: Vec<_> = split_slices(&slices, 0).collect();
             let batches: Vec<_> =
                 placed.iter().map(|placed| placed.clone().map(|placed| placed.batch)).collect();
             prop_assert_eq!(batches, expected);
@@ -182,7 +183,7 @@ mod tests {
         let slices: Vec<CachedSlice> = [row.slice(..70), row.slice(70..)]
             .map(|bytes| CachedSlice { piece_bytes: bytes.len(), bytes })
             .into();
-        let split = split_slices(&slices);
+        let split = split_slices(&slices, 0);
         assert_eq!(split.copy_front(usize::MAX).len(), row.len());
         let results: Vec<_> = split.map(|placed| placed.map(|placed| placed.slice)).collect();
         assert_eq!(results, [Err(BatchDamaged::Truncated { remaining_bytes: row.len() })]);

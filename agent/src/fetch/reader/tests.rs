@@ -33,7 +33,7 @@ fn plan(log: &ModelLog, from: i64, bytes_max: usize) -> PartitionPlan {
 }
 
 async fn read_all(reader: &ObjectReader, log: &ModelLog, from: i64) -> Result<Cutting, ReadFailed> {
-    read(reader, &plan(log, from, usize::MAX), &pointers(0, log.end()), true).await
+    read(reader, &plan(log, from, usize::MAX), &pointers(0, log.end()), true, None).await
 }
 
 fn sent(cutting: &Cutting) -> Vec<u8> {
@@ -138,7 +138,7 @@ async fn a_small_part_of_a_block_is_copied_and_a_large_one_counts_as_the_block()
     for (row, is_copied) in [(0, true), (1, false)] {
         let run = log.runs[row];
         let plan = plan(&log, run.offsets.base.value(), run.length as usize);
-        let cutting = read(&reader, &plan, &pointers(0, log.end()), true).await.unwrap();
+        let cutting = read(&reader, &plan, &pointers(0, log.end()), true, None).await.unwrap();
         let whole = reader.read(run.object, run.object_bytes, 0..run.object_bytes).await.unwrap();
         let block = &whole[0].bytes;
         let block = block.as_ptr() as usize..block.as_ptr() as usize + block.len();
@@ -176,7 +176,7 @@ async fn a_large_batch_is_sent_from_the_memory_it_was_produced_in_and_counts_as_
     let reader = object_reader(store.clone());
     reader.insert_written(log.runs[0].object, &body).await;
     let plan = plan(&log, 0, usize::MAX);
-    let cutting = read(&reader, &plan, &pointers(0, log.end()), true).await.unwrap();
+    let cutting = read(&reader, &plan, &pointers(0, log.end()), true, None).await.unwrap();
     assert_eq!(sent(&cutting), joined(&log.batches));
     for piece in &body {
         let shared = cutting.chunks.iter().filter(|chunk| is_inside(chunk, piece)).count();
@@ -195,7 +195,7 @@ async fn of_a_row_over_two_blocks_only_the_batch_at_their_border_is_copied() {
     assert!(BLOCK_BYTES < u64::from(run.length));
     let reader = object_reader(store.clone());
     let plan = plan(&log, 0, usize::MAX);
-    let cutting = read(&reader, &plan, &pointers(0, log.end()), true).await.unwrap();
+    let cutting = read(&reader, &plan, &pointers(0, log.end()), true, None).await.unwrap();
     assert!(sent(&cutting) == joined(&log.batches));
     let blocks = reader.read(run.object, run.object_bytes, 0..run.object_bytes).await.unwrap();
     assert_eq!((blocks.len(), store.gets.load(Ordering::SeqCst)), (2, 2));
@@ -235,7 +235,7 @@ proptest! {
             }
             let from = from.index(log.end() as usize) as i64;
             let plan = plan(&log, from, bytes_max);
-            let cutting = read(&reader, &plan, &pointers(0, log.end()), true).await.unwrap();
+            let cutting = read(&reader, &plan, &pointers(0, log.end()), true, None).await.unwrap();
             let all = log.from(from, log.end());
             let sent = sent(&cutting);
             let count = (1..=all.len()).find(|count| joined(&all[..*count]) == sent);
@@ -283,7 +283,7 @@ proptest! {
             for (place, (plan, (reader, log, from))) in plans.iter().zip(&logs).enumerate() {
                 let is_first = first == Some(place);
                 let pointers = pointers(0, log.end());
-                let cutting = read(reader, plan, &pointers, is_first).await.unwrap();
+                let cutting = read(reader, plan, &pointers, is_first, None).await.unwrap();
                 prop_assert!(cutting.held_bytes <= plan.held_bytes_max());
                 let all = log.from(*from, log.end());
                 let partition_bytes_max = partitions[place].2;
@@ -317,4 +317,52 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_goes_on_within_a_row_is_what_a_walk_from_its_start_gives() {
+    for merged in [false, true] {
+        let store = Arc::new(CountingStore::default());
+        let shapes: Vec<Shape> = (0..30).map(|n| (1 + n % 4, 1 + n as usize)).collect();
+        let log = log(&store, &[(2, shapes.clone()), (0, shapes)], merged).await;
+        let reader = object_reader(store);
+        read_all(&reader, &log, 0).await.unwrap();
+        let pointers = pointers(0, log.end());
+        let (mut from, mut place, mut inside) = (0, None, 0);
+        while from < log.end() {
+            let mut plan = plan(&log, from, 300);
+            plan.place = place;
+            let cutting = read_cached(&reader, &plan, &pointers, true).expect("it is in memory");
+            plan.place = None;
+            let walked = read(&reader, &plan, &pointers, true, None).await.unwrap();
+            assert_eq!(sent(&cutting), sent(&walked));
+            assert_eq!((cutting.next, cutting.place), (walked.next, walked.place));
+            inside += u32::from(place.is_some());
+            (from, place) = (cutting.next.unwrap().value(), cutting.place);
+        }
+        assert!(10 < inside, "most answers begin inside a row");
+    }
+}
+
+#[tokio::test]
+async fn what_a_place_leaves_out_is_not_looked_at() {
+    let store = Arc::new(CountingStore::default());
+    let log = log(&store, &[(0, vec![(1, 30); 20])], false).await;
+    let reader = object_reader(store.clone());
+    let mut first = plan(&log, 0, 600);
+    let pointers = pointers(0, log.end());
+    let cutting = read(&reader, &first, &pointers, true, None).await.unwrap();
+    let next = cutting.next.unwrap().value();
+    // Another reader's cache has damage in front of the place; a whole object is checked once.
+    let run = log.runs[0];
+    let mut body = store.get(&object_key(&run.object)).await.unwrap().to_vec();
+    body[run.position as usize + 16] ^= 1; // The magic of the first batch.
+    let damaged = object_reader(store);
+    damaged.insert_written(run.object, &[Bytes::from(body)]).await;
+    assert!(read_cached(&damaged, &first, &pointers, true).is_none());
+    first = plan(&log, next, 600);
+    assert!(read_cached(&damaged, &first, &pointers, true).is_none());
+    first.place = cutting.place;
+    let cutting = read_cached(&damaged, &first, &pointers, true).expect("it begins behind it");
+    assert!(joined(&log.from(next, log.end())).starts_with(&sent(&cutting)));
 }

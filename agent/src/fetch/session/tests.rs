@@ -21,7 +21,7 @@ fn opened() -> Sessions {
     let mut sessions = Sessions::default();
     let asked = (0..3).map(|index| (key(index), ASKED)).collect();
     let (context, wanted) =
-        sessions.begin(request(0, 0), 7, asked, std::iter::empty()).expect("opens");
+        sessions.begin(request(0, 0), || 7, asked, std::iter::empty()).expect("opens");
     assert_eq!((context, wanted.len()), (Context::Opened(7), 3));
     for index in 0..3 {
         assert!(sessions.tell(context, &key(index), told(0)));
@@ -33,7 +33,7 @@ fn resume(
     sessions: &mut Sessions,
     epoch: i32,
 ) -> Result<(Context, Vec<(PartitionKey, Asked)>), ErrorCode> {
-    sessions.begin(request(7, epoch), 8, Vec::new(), std::iter::empty())
+    sessions.begin(request(7, epoch), || 8, Vec::new(), std::iter::empty())
 }
 
 #[test]
@@ -73,9 +73,9 @@ fn foreign_ids_wrong_epochs_and_other_naming_are_refused() {
     let mut sessions = opened();
     assert_eq!(resume(&mut sessions, 2), Err(ErrorCode::InvalidFetchSessionEpoch));
     let by_id = SessionRequest { by_id: true, ..request(7, 1) };
-    let refused = sessions.begin(by_id, 8, Vec::new(), std::iter::empty());
+    let refused = sessions.begin(by_id, || 8, Vec::new(), std::iter::empty());
     assert_eq!(refused, Err(ErrorCode::FetchSessionTopicIdError));
-    let foreign = sessions.begin(request(9, 1), 8, Vec::new(), std::iter::empty());
+    let foreign = sessions.begin(request(9, 1), || 8, Vec::new(), std::iter::empty());
     assert_eq!(foreign, Err(ErrorCode::FetchSessionIdNotFound));
 }
 
@@ -84,7 +84,7 @@ fn closing_and_reopening_drop_the_named_session() {
     for epoch in [-1, 0] {
         let mut sessions = opened();
         let asked = vec![(key(0), ASKED)];
-        sessions.begin(request(7, epoch), 8, asked, std::iter::empty()).expect("answers");
+        sessions.begin(request(7, epoch), || 8, asked, std::iter::empty()).expect("answers");
         assert_eq!(resume(&mut sessions, 1), Err(ErrorCode::FetchSessionIdNotFound));
     }
 }
@@ -93,7 +93,7 @@ fn closing_and_reopening_drop_the_named_session() {
 fn a_session_that_forgets_everything_is_gone() {
     let mut sessions = opened();
     let all = (0..3).map(key);
-    let (context, wanted) = sessions.begin(request(7, 1), 8, Vec::new(), all).expect("answers");
+    let (context, wanted) = sessions.begin(request(7, 1), || 8, Vec::new(), all).expect("answers");
     assert_eq!((context, wanted.len()), (Context::Full, 0));
     assert_eq!(resume(&mut sessions, 2), Err(ErrorCode::FetchSessionIdNotFound));
 }
@@ -103,7 +103,7 @@ fn sessions_of_a_connection_are_bounded() {
     let mut sessions = Sessions::default();
     let opened = (1..100).filter(|id| {
         let asked = vec![(key(0), ASKED)];
-        let begun = sessions.begin(request(0, 0), *id, asked, std::iter::empty());
+        let begun = sessions.begin(request(0, 0), || *id, asked, std::iter::empty());
         matches!(begun, Ok((Context::Opened(_), _)))
     });
     assert_eq!(opened.count(), SESSIONS_MAX);
@@ -115,19 +115,19 @@ fn sessions_of_all_connections_share_their_room_and_give_it_back() {
     let open = |count| {
         let mut sessions = Sessions::new(room.clone());
         let asked = (0..count).map(|index| (key(index), ASKED)).collect();
-        let begun = sessions.begin(request(0, 0), 7, asked, std::iter::empty());
+        let begun = sessions.begin(request(0, 0), || 7, asked, std::iter::empty());
         (sessions, begun.expect("is served").0)
     };
     let (mut first, context) = open(3);
     assert_eq!(context, Context::Opened(7));
     assert_eq!(open(3).1, Context::Full, "there is no room, so it is served without");
     let grown = (3..6).map(|index| (key(index), ASKED)).collect();
-    let refused = first.begin(request(7, 1), 8, grown, std::iter::empty());
+    let refused = first.begin(request(7, 1), || 8, grown, std::iter::empty());
     assert_eq!(refused, Err(ErrorCode::FetchSessionIdNotFound));
     let (mut second, context) = open(5);
     assert_eq!(context, Context::Opened(7), "the room of the first is free again");
     let forgotten = (0..2).map(key);
-    assert!(second.begin(request(7, 1), 8, Vec::new(), forgotten).is_ok());
+    assert!(second.begin(request(7, 1), || 8, Vec::new(), forgotten).is_ok());
     let (third, context) = open(2);
     assert_eq!(context, Context::Opened(7));
     drop((second, third));

@@ -7,7 +7,7 @@ use aquifer_storage::{
         record_batch::{ValidatedBatch, validate_produced},
         test_batch::TestBatch,
     },
-    model::{PartitionIndex, ProducerEpoch, ProducerId, Sequence, TopicId, TopicPartition},
+    model::{PartitionIndex, TopicId, TopicPartition},
 };
 use proptest::prelude::*;
 
@@ -184,21 +184,15 @@ impl World {
             client.next - 1
         });
         let batch = batch(chain, sequence);
-        let key = ChainKey {
-            connection: ConnectionId::new(self.connection),
-            producer: Some(ProducerId::new(chain as i64)),
-            partition: partition(chain),
-        };
-        let place = Some(ChainPlace {
-            epoch: ProducerEpoch::new(0).unwrap(),
-            sequence: Sequence::new(sequence).unwrap(),
-        });
         let deadline = self.now + Duration::from_secs(5);
-        let (id, admitted) = self.ledger.admit(Arrival { key, place, deadline });
+        let connection = ConnectionId::new(self.connection);
+        let partition = partition(chain);
+        let arrival = Arrival::of(connection, partition, &batch, deadline);
+        let (id, admitted) = self.ledger.admit(arrival);
         self.waiting.insert(id, (chain, sequence));
-        if admitted {
-            let incoming = Incoming { id, key, batch, permit: Permit::none(), deadline };
-            self.buffer.push(self.now, incoming);
+        if let Some(chain) = admitted {
+            let incoming = Incoming { id, chain, partition, batch, deadline };
+            self.buffer.push(self.now, incoming, &Permit::none());
         } else {
             self.decided.insert(id, AppendOutcome::BrokenChain);
         }
@@ -215,7 +209,9 @@ impl World {
     fn flush(&mut self) {
         let Some(session) = self.ledger.open_session() else { return };
         if let Some(object) = self.buffer.close_oldest(|id| self.ledger.is_live(id)) {
-            self.puts.push((session, self.ledger.open_object(session, &object)));
+            let object_bytes = object.built.object_bytes;
+            let seq = self.ledger.open_object(session, object.batches, object_bytes);
+            self.puts.push((session, seq));
         }
     }
 
@@ -299,7 +295,7 @@ impl World {
             }
             self.deliver();
             let quiet = self.clients.iter().all(|client| client.unsent.is_empty());
-            if quiet && self.waiting.is_empty() && self.ledger.batches.is_empty() {
+            if quiet && self.waiting.is_empty() && self.ledger.groups.is_empty() {
                 return;
             }
         }

@@ -131,8 +131,8 @@ impl World {
     async fn send(&self, sequence: i32, timeout: Duration) -> PendingAppend {
         let bytes = TestBatch { producer: (5, 0, sequence), ..TestBatch::default() }.bytes();
         let batch = validate_produced(bytes, 1 << 20).unwrap();
-        let batch = ProduceBatch { partition: partition(), batch, permit: Permit::none() };
-        self.producer.append(ConnectionId::new(1), timeout, vec![batch]).await
+        let batch = ProduceBatch { partition: partition(), batch };
+        self.producer.append(ConnectionId::new(1), timeout, (vec![batch], Permit::none())).await
     }
 
     async fn append(&self, sequence: i32) -> AppendOutcome {

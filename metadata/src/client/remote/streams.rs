@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::{CommitStream, Grpc, Heard, WatchStream, opened_up};
+use super::{CommitStream, Grpc, Heard, Leader, WatchStream, opened_up};
 use crate::{
     codec::{
         CodecError, commit_reply_from_proto, part::part_to_proto, watch_event_from_proto,
@@ -149,11 +149,12 @@ impl OpenedWatch {
     pub(super) fn run(
         self,
         session: watch::Receiver<Option<SessionId>>,
+        leader: Leader,
         seams: &Seams,
     ) -> WatchStream {
         let (told, events) = mpsc::channel(WATCH_EVENTS_MAX);
         let Self { opened: Opened { outgoing, incoming, _body: end }, reports } = self;
-        let reporter = Reporter { taken: Taken::default(), session, reports };
+        let reporter = Reporter { taken: Taken::default(), session, reports, leader };
         seams.spawn("watch", carry_watch(incoming, told, reporter, end));
         WatchStream { requests: outgoing, events }
     }
@@ -164,6 +165,7 @@ struct Reporter {
     taken: Taken,
     session: watch::Receiver<Option<SessionId>>,
     reports: mpsc::Sender<proto::WatchStreamOpen>,
+    leader: Leader,
 }
 
 impl Reporter {
@@ -175,6 +177,7 @@ impl Reporter {
         }
         let session = *self.session.borrow_and_update();
         if let (Some(session), Some(seen)) = (session, self.taken.seen()) {
+            self.leader.tell(session, seen);
             let (session, seen) = (Some(session.value()), seen.value());
             // Without room the stream is stuck, and a report would not arrive.
             let _ = self.reports.try_send(proto::WatchStreamOpen { caller: None, seen, session });

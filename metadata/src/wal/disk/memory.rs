@@ -12,10 +12,12 @@ use super::{Disk, WalFile};
 /// The unit that a power loss keeps or drops as a whole.
 const SECTOR_BYTES: usize = 512;
 
-/// A directory in memory. Clones share it.
+/// A directory in memory. Clones share it, and the directories in it share its fate.
 #[derive(Clone, Default)]
 pub struct MemoryDisk {
     world: Arc<Mutex<World>>,
+    /// What the names in this directory begin with: nothing, or a path that ends in a slash.
+    prefix: String,
 }
 
 #[derive(Default)]
@@ -55,9 +57,26 @@ impl NameChange {
                 if let Some(file) = names.remove(from) {
                     names.insert(to.clone(), file);
                 }
+                for inside in below_name(names, from) {
+                    let file = names.remove(&inside).expect("it was just listed");
+                    names.insert(format!("{to}{}", &inside[from.len()..]), file);
+                }
             }
         }
     }
+
+    /// Whether the name that changed stands in the directory of names with `prefix`.
+    fn is_in(&self, prefix: &str) -> bool {
+        let (Self::Add(name, _) | Self::Remove(name) | Self::Rename(name, _)) = self;
+        name.strip_prefix(prefix).is_some_and(|rest| !rest.contains('/'))
+    }
+}
+
+/// The names in the directory `folder`, and in those below it.
+fn below_name(names: &BTreeMap<String, usize>, folder: &str) -> Vec<String> {
+    let prefix = format!("{folder}/");
+    let inside = names.range(prefix.clone()..).map(|(name, _)| name);
+    inside.take_while(|name| name.starts_with(&prefix)).cloned().collect()
 }
 
 impl World {
@@ -98,6 +117,10 @@ impl MemoryDisk {
         self.world.lock().expect("no holder of this lock panics")
     }
 
+    fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     /// Limits the size of all files together; `None` lifts the limit.
     pub fn limit_bytes(&self, bytes_max: Option<u64>) {
         self.lock().bytes_max = bytes_max;
@@ -119,7 +142,7 @@ impl MemoryDisk {
         self.lock().used()
     }
 
-    /// The names, in order.
+    /// The names of all files, in order; those in other directories as paths.
     pub fn names(&self) -> Vec<String> {
         self.lock().names.keys().cloned().collect()
     }
@@ -127,13 +150,14 @@ impl MemoryDisk {
     /// The content of a file; empty when there is none.
     pub fn content(&self, name: &str) -> Vec<u8> {
         let world = self.lock();
-        world.names.get(name).map(|&file| world.files[file].bytes.clone()).unwrap_or_default()
+        let file = world.names.get(&self.path(name));
+        file.map(|&file| world.files[file].bytes.clone()).unwrap_or_default()
     }
 
     /// Replaces a file, durably: damage from outside.
     pub fn overwrite(&self, name: &str, bytes: Vec<u8>) {
         let mut world = self.lock();
-        if let Some(&file) = world.names.get(name) {
+        if let Some(&file) = world.names.get(&self.path(name)) {
             world.files[file] = Content { durable: bytes.clone(), bytes, unsynced: Vec::new() };
         }
     }
@@ -141,8 +165,9 @@ impl MemoryDisk {
     /// Removes a file, durably: damage from outside.
     pub fn lose(&self, name: &str) {
         let mut world = self.lock();
-        world.names.remove(name);
-        world.durable_names.remove(name);
+        let path = self.path(name);
+        world.names.remove(&path);
+        world.durable_names.remove(&path);
     }
 
     /// An independent disk with what is visible now, all of it durable.
@@ -159,7 +184,7 @@ impl MemoryDisk {
             durable_names: world.names.clone(),
             ..World::default()
         };
-        Self { world: Arc::new(Mutex::new(forked)) }
+        Self { world: Arc::new(Mutex::new(forked)), prefix: self.prefix.clone() }
     }
 
     /// Cuts the power: of everything not synced, `random` decides what reached the medium. Writes
@@ -219,7 +244,12 @@ fn scatter(durable: &mut Vec<u8>, writes: &[(usize, Vec<u8>)], random: &mut dyn 
 
 impl Disk for MemoryDisk {
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.names())
+        let world = self.lock();
+        let here = world.names.keys().filter_map(|name| name.strip_prefix(&self.prefix));
+        let mut names: Vec<String> =
+            here.filter_map(|name| name.split('/').next()).map(str::to_owned).collect();
+        names.dedup(); // What is in one directory stands together.
+        Ok(names)
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn WalFile>> {
@@ -227,36 +257,58 @@ impl Disk for MemoryDisk {
         world.operate()?;
         world.files.push(Content::default());
         let file = world.files.len() - 1;
-        world.change(NameChange::Add(name.to_owned(), file));
+        world.change(NameChange::Add(self.path(name), file));
         Ok(Arc::new(MemoryFile { disk: self.clone(), file }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn WalFile>> {
-        let file = self.lock().file(name)?;
+        let file = self.lock().file(&self.path(name))?;
         Ok(Arc::new(MemoryFile { disk: self.clone(), file }))
+    }
+
+    fn folder(&self, name: &str) -> Arc<dyn Disk> {
+        Arc::new(Self { world: Arc::clone(&self.world), prefix: format!("{}{name}/", self.prefix) })
+    }
+
+    fn remove_folder(&self, name: &str) -> io::Result<()> {
+        let mut world = self.lock();
+        world.operate()?;
+        for inside in below_name(&world.names, &self.path(name)) {
+            world.change(NameChange::Remove(inside));
+        }
+        Ok(())
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut world = self.lock();
         world.operate()?;
-        world.file(from)?;
-        world.change(NameChange::Rename(from.to_owned(), to.to_owned()));
+        let (from, to) = (self.path(from), self.path(to));
+        if below_name(&world.names, &from).is_empty() {
+            world.file(&from)?;
+        }
+        world.change(NameChange::Rename(from, to));
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut world = self.lock();
         world.operate()?;
-        world.file(name)?;
-        world.change(NameChange::Remove(name.to_owned()));
+        world.file(&self.path(name))?;
+        world.change(NameChange::Remove(self.path(name)));
         Ok(())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut world = self.lock();
         world.operate()?;
-        world.unsynced_names.clear();
-        world.durable_names = world.names.clone();
+        let World { unsynced_names, durable_names, .. } = &mut *world;
+        unsynced_names.retain(|change| {
+            let synced = change.is_in(&self.prefix);
+            if synced {
+                change.apply(durable_names);
+            }
+            !synced
+        });
         Ok(())
     }
 }

@@ -24,6 +24,8 @@ pub struct BatchPosition {
     pub partition: TopicPartition,
     /// Where in the object.
     pub range: ByteRange,
+    /// How many batches stand before it in the object.
+    pub rank: usize,
 }
 
 /// A finished object.
@@ -42,9 +44,11 @@ pub struct BuiltObject {
 /// Collects batches in the order of arrival, grouped by topic partition.
 #[derive(Debug, Default)]
 pub struct ObjectBuilder {
-    extents: BTreeMap<TopicPartition, OpenExtent>,
-    /// Partition, and index within its extent, of each batch in the order of arrival.
-    arrivals: Vec<(TopicPartition, usize)>,
+    /// Places among `extents`.
+    by_partition: BTreeMap<TopicPartition, usize>,
+    extents: Vec<OpenExtent>,
+    /// Place of the extent, and index within it, of each batch in the order of arrival.
+    arrivals: Vec<(usize, usize)>,
     body_bytes: u64,
     /// Whether batches hold final offsets, so that an index of them means something.
     indexed: bool,
@@ -103,11 +107,15 @@ impl ObjectBuilder {
     pub fn add(&mut self, partition: TopicPartition, batch: impl Into<CheckedBatch>) -> usize {
         let batch = batch.into();
         let batch_bytes = batch.bytes().len() as u64;
-        let extent = self.extents.entry(partition).or_default();
+        let at = *self.by_partition.entry(partition).or_insert(self.extents.len());
+        if at == self.extents.len() {
+            self.extents.push(OpenExtent::default());
+        }
+        let extent = &mut self.extents[at];
         if self.indexed {
             extent.index_batch(&batch);
         }
-        self.arrivals.push((partition, extent.batches.len()));
+        self.arrivals.push((at, extent.batches.len()));
         extent.push(&batch, batch_bytes);
         self.body_bytes += batch_bytes;
         self.arrivals.len() - 1
@@ -121,8 +129,8 @@ impl ObjectBuilder {
         producer: ProducerId,
         (first, last): (Offset, Offset),
     ) {
-        if let Some(extent) = self.extents.get_mut(&partition) {
-            extent.aborted.push((producer, first, last));
+        if let Some(at) = self.by_partition.get(&partition) {
+            self.extents[*at].aborted.push((producer, first, last));
         }
     }
 
@@ -130,24 +138,20 @@ impl ObjectBuilder {
     ///
     /// # Panics
     /// When nothing was added: an empty flush does nothing.
-    pub fn finish(self) -> BuiltObject {
+    pub fn finish(mut self) -> BuiltObject {
         assert!(!self.is_empty(), "an empty flush writes no object");
         let mut footer = Footer::default();
         let mut body = Vec::with_capacity(self.arrivals.len() + 1);
-        let mut ranges = BTreeMap::new();
+        let mut places = vec![Vec::new(); self.extents.len()];
         let mut start = 0;
-        for (partition, extent) in self.extents {
-            let end = start + extent.extent_bytes;
+        for (partition, at) in self.by_partition {
+            let extent = std::mem::take(&mut self.extents[at]);
             extent.describe(partition, start, &mut footer);
-            ranges.insert(partition, batch_ranges(start, &extent.batches));
+            places[at] = batch_positions(partition, (start, body.len()), &extent.batches);
             body.extend(extent.batches);
-            start = end;
+            start += extent.extent_bytes;
         }
-        let positions = self
-            .arrivals
-            .into_iter()
-            .map(|(partition, at)| BatchPosition { partition, range: ranges[&partition][at] })
-            .collect();
+        let positions = self.arrivals.into_iter().map(|(at, index)| places[at][index]).collect();
         let tail = Bytes::from(footer.encode());
         let object_bytes = start + tail.len() as u64;
         body.push(tail);
@@ -207,12 +211,17 @@ impl OpenExtent {
     }
 }
 
-fn batch_ranges(start: u64, batches: &[Bytes]) -> Vec<ByteRange> {
-    let mut start = start;
-    let range = |batch: &Bytes| {
+/// Where the batches of an extent are that has `start` bytes and `rank` batches before it.
+fn batch_positions(
+    partition: TopicPartition,
+    (mut start, mut rank): (u64, usize),
+    batches: &[Bytes],
+) -> Vec<BatchPosition> {
+    let position = |batch: &Bytes| {
         let range = ByteRange { start, end: start + batch.len() as u64 };
-        start = range.end;
-        range
+        let position = BatchPosition { partition, range, rank };
+        (start, rank) = (range.end, rank + 1);
+        position
     };
-    batches.iter().map(range).collect()
+    batches.iter().map(position).collect()
 }

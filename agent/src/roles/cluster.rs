@@ -1,0 +1,77 @@
+//! `aquifer cluster`: operations on the metadata group, and how it stands.
+
+use std::io::Write;
+
+use anyhow::Context;
+use aquifer_agent::config::{self, Cluster, ClusterCommand};
+use aquifer_metadata::client::cluster::{GroupStatus, MemberStatus, Operator};
+use aquifer_storage::seam::system;
+
+pub async fn run(cluster: &Cluster) -> anyhow::Result<()> {
+    let addresses: Vec<String> = cluster
+        .metadata
+        .split(',')
+        .map(|address| address.trim().to_owned())
+        .filter(|address| !address.is_empty())
+        .collect();
+    for address in &addresses {
+        config::parse_host_port(address).map_err(anyhow::Error::msg).context("--metadata")?;
+    }
+    let operator = Operator::new(addresses, system::seams());
+    let text = match cluster.command {
+        ClusterCommand::Status { hash, local: true } => table(&operator.status(hash).await?),
+        ClusterCommand::Status { hash, local: false } => {
+            table(&operator.leader_status(hash).await?)
+        }
+        ClusterCommand::AddVoter { id } => table(&operator.add_voter(id).await?),
+        ClusterCommand::RemoveVoter { id } => table(&operator.remove_voter(id).await?),
+        ClusterCommand::TransferLeader { id } => {
+            format!("node {} leads\n", operator.transfer_leader(id).await?)
+        }
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+fn table(status: &GroupStatus) -> String {
+    let lineage = status.lineage.unwrap_or_default();
+    let leader = match status.leader {
+        Some(leader) if leader == status.node => format!("node {leader}, term {}", status.term),
+        Some(leader) => format!("node {leader}, term {}, says node {}", status.term, status.node),
+        None => format!("none known to node {}", status.node),
+    };
+    let mut lines = vec![
+        format!("cluster    {} lineage {}", status.cluster_id, lineage.number),
+        format!("leader     {leader}"),
+        format!(
+            "log        last {}, committed {}, applied {} on node {}",
+            status.last_index, status.committed_index, status.applied_index, status.node
+        ),
+    ];
+    if let Some(hash) = status.state_hash {
+        lines.push(format!("state      {hash:016x} at {}", status.applied_index));
+    }
+    let (node, role, behind, heard) = ("node", "role", "behind", "heard ago");
+    lines.push(format!("{node:>12}  {role:8}  {behind:>10}  {heard:>9}  address"));
+    for member in &status.members {
+        let (behind, heard) = progress(status, member);
+        let role = if member.voter { "voter" } else { "learner" };
+        let (id, address) = (member.id, &member.address);
+        lines.push(format!("{id:>12}  {role:8}  {behind:>10}  {heard:>9}  {address}"));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// How many entries a member is behind, and since when it was not heard: the leader knows.
+fn progress(status: &GroupStatus, member: &MemberStatus) -> (String, String) {
+    if member.id == status.node && Some(member.id) == status.leader {
+        return ("0".to_owned(), "leads".to_owned());
+    }
+    let behind = member.matched_index.map(|matched| status.last_index.saturating_sub(matched));
+    let heard = member.silent_ms.map(|silent| format!("{silent} ms"));
+    let unknown = || "?".to_owned();
+    (behind.map_or_else(unknown, |entries| entries.to_string()), heard.unwrap_or_else(unknown))
+}

@@ -1,0 +1,159 @@
+//! One life of a process: its seams, its tasks, and what its death cuts off.
+//!
+//! Libraries start tasks that nobody can end from outside. They do no harm: a dead process's
+//! network, disk and store do nothing any more, so whatever still runs of it runs unseen.
+
+use std::{
+    future::pending,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use aquifer_storage::{
+    model::Timestamp,
+    seam::{BoxFuture, Clock, MonoTime, Seams, Spawn},
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use super::{net::Network, rng::SimRng, trace::Trace};
+
+/// The wall clock when a run begins: 2026.
+const WALL_ZERO_MS: i64 = 1_790_000_000_000;
+
+/// What all processes of a run share.
+#[derive(Clone)]
+pub struct Universe {
+    /// The seed everything is drawn from.
+    pub seed: u64,
+    /// The network.
+    pub network: Network,
+    /// What happens.
+    pub trace: Trace,
+    /// When the run began.
+    pub zero: Instant,
+    /// Panics of tasks.
+    pub panics: Arc<Mutex<Vec<String>>>,
+}
+
+/// A machine: what outlives its processes.
+#[derive(Clone)]
+pub struct Machine {
+    /// Its name in traces.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// How far its wall clock is off, in milliseconds.
+    pub wall_skew_ms: Arc<AtomicI64>,
+    universe: Universe,
+}
+
+impl Machine {
+    /// A machine without processes.
+    pub fn new(universe: &Universe, name: impl Into<String>, address: IpAddr) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            wall_skew_ms: Arc::default(),
+            universe: universe.clone(),
+        }
+    }
+
+    /// Starts a process; `life` counts the lives of this machine.
+    pub fn start(&self, life: u64) -> Process {
+        let Universe { seed, network, zero, .. } = &self.universe;
+        let alive = Arc::new(AtomicBool::new(true));
+        let tasks = Arc::new(Mutex::new(JoinSet::new()));
+        let clock = SimClock { zero: *zero, wall_skew_ms: self.wall_skew_ms.clone() };
+        let spawn = SimSpawn {
+            machine: self.name.clone(),
+            alive: alive.clone(),
+            tasks: tasks.clone(),
+            panics: self.universe.panics.clone(),
+        };
+        let rng = SimRng::stream(*seed, &format!("{}/{life}", self.name));
+        let seams = Seams {
+            clock: Arc::new(clock),
+            rng: Arc::new(rng),
+            spawn: Arc::new(spawn),
+            net: network.of(self.address, alive.clone()),
+        };
+        Process { machine: self.clone(), alive, tasks, seams }
+    }
+}
+
+/// A running process.
+pub struct Process {
+    machine: Machine,
+    /// Whether it still runs.
+    pub alive: Arc<AtomicBool>,
+    /// Its view of the world.
+    pub seams: Seams,
+    tasks: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl Process {
+    /// Ends it between two instructions, as `kill -9` does; or, without power, its machine too,
+    /// until [`Network::power`].
+    pub fn kill(&self, with_power: bool) {
+        self.alive.store(false, Ordering::Relaxed);
+        self.tasks.lock().expect("no holder of this lock panics").abort_all();
+        self.machine.universe.network.kill(self.machine.address, &self.alive, with_power);
+    }
+}
+
+struct SimClock {
+    zero: Instant,
+    wall_skew_ms: Arc<AtomicI64>,
+}
+
+impl Clock for SimClock {
+    fn mono(&self) -> MonoTime {
+        MonoTime::from_zero(self.zero.elapsed())
+    }
+
+    fn wall(&self) -> Timestamp {
+        let since = i64::try_from(self.zero.elapsed().as_millis()).expect("a run is short");
+        Timestamp::from_millis(WALL_ZERO_MS + since + self.wall_skew_ms.load(Ordering::Relaxed))
+    }
+
+    fn sleep_until(&self, deadline: MonoTime) -> BoxFuture<'static, ()> {
+        // Deadlines of centuries mean never.
+        match self.zero.checked_add(deadline.since_zero().min(Duration::from_secs(1 << 30))) {
+            Some(at) => Box::pin(sleep_until(at)),
+            None => Box::pin(pending()),
+        }
+    }
+}
+
+struct SimSpawn {
+    machine: String,
+    alive: Arc<AtomicBool>,
+    tasks: Arc<Mutex<JoinSet<()>>>,
+    panics: Arc<Mutex<Vec<String>>>,
+}
+
+impl Spawn for SimSpawn {
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) {
+        if !self.alive.load(Ordering::Relaxed) {
+            return; // The dead start nothing.
+        }
+        let mut tasks = self.tasks.lock().expect("no holder of this lock panics");
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                let what = format!("a task of {} panicked: {error}", self.machine);
+                self.panics.lock().expect("no holder of this lock panics").push(what);
+            }
+        }
+        let _ = name;
+        tasks.spawn(task);
+    }
+}
