@@ -226,7 +226,7 @@ def free_address():
 
 
 def environment(store):
-    return {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://{store}"}
+    return {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://{store}", "AWS_ALLOW_HTTP": "true"}
 
 
 def middle(figures):

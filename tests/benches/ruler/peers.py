@@ -20,9 +20,10 @@ offsets.topic.replication.factor={replicas}
 transaction.state.log.replication.factor={replicas}
 transaction.state.log.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
-log.segment.bytes=268435456
-log.retention.bytes=268435456
+log.segment.bytes=67108864
+log.retention.bytes=67108864
 log.retention.check.interval.ms=2000
+file.delete.delay.ms=1000
 """
 
 
