@@ -128,6 +128,8 @@ async fn a_deposed_node_refuses_what_it_did_not_hand_over_and_claims_no_failure_
             tokio::task::yield_now().await;
         }
     };
+    // Until it may stand again, below, however slow this machine is.
+    node.inner.raft.runtime_config().elect(false);
     tokio::join!(submitting, depose(&node));
     // Until then, Raft itself refuses: with words that it also has for entries in its log.
     while node.inner.raft.as_leader().is_ok() {
@@ -143,6 +145,7 @@ async fn a_deposed_node_refuses_what_it_did_not_hand_over_and_claims_no_failure_
     }
 
     // Nobody else votes: it leads again.
+    node.inner.raft.runtime_config().elect(true);
     let mut seen = None;
     for _ in 0..200 {
         match node.propose(registration(3)).await {
