@@ -49,7 +49,7 @@ LINES = {
     "rf3": Line(lines_produce.produce_rf3, "B1", 60, 105, beside=True),
     "batches": Line(lines_process.batches, "B14", 40, 115, beside=True),
     "start": Line(lines_process.start, "B12", 20, 45, headline=True),
-    "latency": Line(lines_latency.latency, "B3 B4", 20, 170, headline=True),
+    "latency": Line(lines_latency.latency, "B3 B4", 20, 210, headline=True),
     "requests": Line(lines_bucket.requests, "B6", 15, 95, headline=True),
     "elsewhere": Line(lines_latency.elsewhere, "B4", 20, 55),
     "express": Line(lines_latency.express, "B5", 15, 25),
