@@ -1,10 +1,12 @@
 //! One thin handler per Kafka API: parse, one call, map.
 
+mod add_raft_voter;
 mod api_versions;
 mod create_topics;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_quorum;
 mod errors;
 pub mod fetch;
 mod find_coordinator;
@@ -17,6 +19,8 @@ mod metadata;
 mod offset_commit;
 mod offset_fetch;
 pub mod produce;
+mod quorum;
+mod remove_raft_voter;
 mod sync_group;
 mod topics;
 
@@ -167,6 +171,9 @@ async fn dispatch(
         ApiKey::DeleteTopics => route!(broker, request, parts, delete_topics::handle),
         ApiKey::DescribeConfigs => route!(broker, request, parts, describe_configs::handle),
         ApiKey::DescribeCluster => route!(broker, request, parts, describe_cluster::handle),
+        ApiKey::DescribeQuorum => route!(broker, request, parts, describe_quorum::handle),
+        ApiKey::AddRaftVoter => route!(broker, request, parts, add_raft_voter::handle),
+        ApiKey::RemoveRaftVoter => route!(broker, request, parts, remove_raft_voter::handle),
         ApiKey::ListOffsets => route!(broker, request, parts, list_offsets::handle),
         ApiKey::InitProducerId => route!(broker, request, parts, init_producer_id::handle),
         ApiKey::FindCoordinator => route!(broker, request, parts, find_coordinator::handle),

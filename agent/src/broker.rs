@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use aquifer_metadata::{
-    client::{CallError, Metadata},
+    client::{CallError, Metadata, cluster::Quorum},
     machine::{
         command::{AppliedReply, Command, GroupCommand, GroupReply},
         group::command::{GroupAction, RequestId},
@@ -25,6 +25,8 @@ use crate::{
 pub struct Broker {
     /// The metadata group.
     pub metadata: Arc<dyn Metadata>,
+    /// Its members.
+    pub quorum: Arc<dyn Quorum>,
     /// What metadata pushed.
     pub view: View,
     /// This agent's session.

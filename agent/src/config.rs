@@ -13,7 +13,7 @@ use figment::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{bench::Bench, placement::zone::ZoneBlocks};
+use crate::{bench::Bench, placement::zone::ZoneBlocks, tls::TlsFlags};
 
 /// Ids above belong to metadata nodes that join later.
 pub const FOUNDER_ID_MAX: u64 = 99;
@@ -56,6 +56,9 @@ pub struct Cluster {
     #[arg(long, value_name = "ADDR,...", env = "AQUIFER_METADATA", global = true)]
     #[arg(default_value = "127.0.0.1:9340")]
     pub metadata: String,
+    /// What an operator proves itself with.
+    #[command(flatten)]
+    pub tls: TlsFlags,
     /// What to do.
     #[command(subcommand)]
     pub command: ClusterCommand,
@@ -142,6 +145,10 @@ pub struct Flags {
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
+    /// What this process proves itself with to metadata nodes and agents.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub tls: TlsFlags,
     /// Memory an agent may hold, such as 512MiB or 4GiB.
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,6 +195,15 @@ pub struct Settings {
     pub id: u64,
     /// See [`Flags::listen`].
     pub listen: SocketAddr,
+    /// See [`TlsFlags::tls_cert`].
+    #[serde(default)]
+    pub tls_cert: Option<PathBuf>,
+    /// See [`TlsFlags::tls_key`].
+    #[serde(default)]
+    pub tls_key: Option<PathBuf>,
+    /// See [`TlsFlags::tls_ca`].
+    #[serde(default)]
+    pub tls_ca: Option<PathBuf>,
     /// See [`Flags::memory`].
     #[serde(default)]
     pub memory: Option<ByteSize>,
@@ -344,6 +360,12 @@ impl Settings {
             Some(url) => url.clone(),
             None => format!("file:{}", self.data.join("bucket").display()),
         }
+    }
+
+    /// What this process proves itself with.
+    pub fn tls(&self) -> TlsFlags {
+        let Self { tls_cert, tls_key, tls_ca, .. } = self.clone();
+        TlsFlags { tls_cert, tls_key, tls_ca }
     }
 
     /// The address clients are told.

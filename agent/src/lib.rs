@@ -23,3 +23,4 @@ pub mod broker;
 pub mod config;
 pub mod metrics;
 pub mod server;
+pub mod tls;

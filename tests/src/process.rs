@@ -200,8 +200,17 @@ impl Place {
 
 /// Starts `aquifer metadata` and returns once it accepts connections.
 pub fn metadata_node(place: &Place, listen: SocketAddr) -> anyhow::Result<Process> {
+    metadata_node_with(place, listen, &["--id", "1"])
+}
+
+/// As [`metadata_node`], with other arguments than those of a node alone.
+pub fn metadata_node_with(
+    place: &Place,
+    listen: SocketAddr,
+    arguments: &[&str],
+) -> anyhow::Result<Process> {
     let mut command = Command::new(tool("TEST_BIN")?);
-    command.args(["metadata", "--id", "1", "--listen", &listen.to_string()]);
+    command.args(["metadata", "--listen", &listen.to_string()]).args(arguments);
     command.arg("--data").arg(&place.data).envs(place.environment.clone());
     if let Some(store) = &place.store {
         command.args(["--store", store]);

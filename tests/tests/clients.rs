@@ -3,12 +3,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes run on real clocks")]
 
-use std::{net::SocketAddr, process::Command};
+use std::{net::SocketAddr, process::Command, time::Duration};
 
 use aquifer_tests::{
     client::{ALL, Client, succeeded},
     cluster::Cluster,
-    process::Place,
+    process::{Place, free_address, metadata_node, metadata_node_with},
     record::assorted,
 };
 
@@ -101,5 +101,53 @@ fn kcat_produces_consumes_and_lists() -> anyhow::Result<()> {
     assert_eq!(read, "0 k1 v1 a=b\n1 k2 v2 a=b\n2 k3 v3 a=b\n");
     let listed = kcat(&["-L"])?;
     assert!(listed.contains("topic \"kcat\" with 1 partitions"), "{listed}");
+    Ok(())
+}
+
+/// The members that `quorum` printed: role, id, directory.
+fn members(printed: &str) -> Vec<[String; 3]> {
+    let fields = |line: &str| -> Vec<String> { line.split(' ').map(str::to_owned).collect() };
+    let members = printed.lines().skip(1).map(fields);
+    members.map(|line| [line[0].clone(), line[1].clone(), line[2].clone()]).collect()
+}
+
+#[test]
+fn kafkas_quorum_apis_show_and_change_the_metadata_group() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut place = Place::new(folder.path().join("first"))?;
+    place.store = Some(format!("file:{}", folder.path().join("bucket").display()));
+    let (first, second) = (free_address()?, free_address()?);
+    let _first = metadata_node(&place, first)?;
+    let _agent = place.agent(first)?;
+    let bootstrap = place.kafka.to_string();
+    let quorum = |change: &[&str]| Client::Java.run(&[&["quorum", &bootstrap], change].concat());
+    let alone = members(&quorum(&[])?);
+    let [[role, id, _]] = &alone[..] else { panic!("{alone:?}") };
+    assert_eq!((role.as_str(), id.as_str()), ("voter", "1"));
+
+    place.data = folder.path().join("second");
+    let _second = metadata_node_with(&place, second, &["--join", &first.to_string()])?;
+    // It listens before it is admitted.
+    let mut joined = Vec::new();
+    for _ in 0..50 {
+        joined = members(&quorum(&[])?);
+        if joined.len() == 2 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let [_, [role, id, directory]] = &joined[..] else { panic!("{joined:?}") };
+    assert_eq!(role, "observer");
+    let stranger = joined[0][2].as_str();
+    let refused = quorum(&["add", id, stranger]).expect_err("a folder of another node");
+    assert!(refused.to_string().contains("InvalidRequestException"), "{refused}");
+    let both = members(&quorum(&["add", id, directory])?);
+    assert!(both.iter().all(|member| member[0] == "voter") && both.len() == 2, "{both:?}");
+    let twice = quorum(&["add", id, directory]).expect_err("it is a voter");
+    assert!(twice.to_string().contains("DuplicateVoterException"), "{twice}");
+    let left = members(&quorum(&["remove", id, directory])?);
+    assert_eq!(left, alone);
+    let gone = quorum(&["remove", id, directory]).expect_err("its id is used up");
+    assert!(gone.to_string().contains("VoterNotFoundException"), "{gone}");
     Ok(())
 }

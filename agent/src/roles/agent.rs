@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use aquifer_agent::config::{self, Flags};
-use aquifer_metadata::client::remote::{RemoteClient, RemoteConfig};
+use aquifer_metadata::client::{
+    Metadata,
+    cluster::{Operator, Quorum},
+    remote::{RemoteClient, RemoteConfig},
+};
 use aquifer_storage::seam::system;
 
 use super::{bucket, parts, signals};
 
 pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let settings = config::load(flags)?;
-    let seams = system::seams();
+    let seams = settings.tls().secure(system::seams())?;
     let shutdown = signals::shutdown()?;
     let addresses: Vec<String> = settings
         .metadata
@@ -26,8 +30,10 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
         config::parse_host_port(address).map_err(anyhow::Error::msg).context("--metadata")?;
     }
     let store = bucket::open(&settings, &seams)?;
+    let quorum = Arc::new(Operator::new(addresses.clone(), seams.clone()));
     let remote = RemoteConfig { addresses, ..RemoteConfig::default() };
-    let metadata = Arc::new(RemoteClient::new(remote, seams.clone()));
+    let client = Arc::new(RemoteClient::new(remote, seams.clone()));
+    let metadata = (client as Arc<dyn Metadata>, quorum as Arc<dyn Quorum>);
     let agent = tokio::select! {
         started = parts::Agent::start(settings, metadata, store, seams) => started?,
         () = shutdown.cancelled() => return Ok(()),

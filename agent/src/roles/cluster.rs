@@ -17,7 +17,7 @@ pub async fn run(cluster: &Cluster) -> anyhow::Result<()> {
     for address in &addresses {
         config::parse_host_port(address).map_err(anyhow::Error::msg).context("--metadata")?;
     }
-    let operator = Operator::new(addresses, system::seams());
+    let operator = Operator::new(addresses, cluster.tls.secure(system::seams())?);
     let text = match cluster.command {
         ClusterCommand::Status { hash, local: true } => table(&operator.status(hash).await?),
         ClusterCommand::Status { hash, local: false } => {

@@ -30,7 +30,7 @@ const LOOKS_PER_LINE: u32 = 10;
 
 pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let settings = config::load(flags)?;
-    let seams = system::seams();
+    let seams = settings.tls().secure(system::seams())?;
     let shutdown = signals::shutdown()?;
     let home = Home::lock(&settings.data, |disk| Arc::new(disk)).context("--data")?;
     let founders = founders(&settings, &home)?;

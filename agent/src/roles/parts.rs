@@ -16,9 +16,10 @@ use aquifer_agent::{
     server::listener,
     session::{Session, SessionConfig},
     view::View,
+    wire::Uuid,
 };
 use aquifer_metadata::{
-    client::Metadata,
+    client::{Metadata, cluster::Quorum},
     machine::{Genesis, command::HostPort},
     node::{MetadataNode, NodeConfig, Tuning, folder},
 };
@@ -73,19 +74,7 @@ pub fn new_cluster(seams: &Seams) -> Genesis {
     let mut id = [0; 16];
     seams.rng.fill(&mut id);
     let lineage = Lineage { number: 0, nonce: seams.rng.next_u64() };
-    Genesis { cluster_id: cluster_id(id), lineage }
-}
-
-/// 22 characters of URL-safe base64, as Kafka writes its cluster ids.
-fn cluster_id(bytes: [u8; 16]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let number = u128::from_be_bytes(bytes);
-    // 128 bits are 21 digits of 6 bits and one of 2, which base64 pads on the right.
-    let digit = |place: u32| match place {
-        21 => (number << 4) as usize & 63,
-        _ => (number >> (122 - 6 * place)) as usize & 63,
-    };
-    (0..22).map(|place| char::from(ALPHABET[digit(place)])).collect()
+    Genesis { cluster_id: Uuid::from_bytes(id).to_string(), lineage }
 }
 
 /// Claims the bucket's prefix for the node's cluster, or refuses to touch another's data. Waits
@@ -147,7 +136,7 @@ impl Agent {
     /// metadata and store; fails only for the configuration.
     pub async fn start(
         settings: Settings,
-        metadata: Arc<dyn Metadata>,
+        (metadata, quorum): (Arc<dyn Metadata>, Arc<dyn Quorum>),
         bucket: Bucket,
         seams: Seams,
     ) -> anyhow::Result<Self> {
@@ -197,6 +186,7 @@ impl Agent {
             .with_context(|| format!("--kafka {}", settings.kafka))?;
         let broker = Arc::new(Broker {
             metadata,
+            quorum,
             view,
             session,
             producer,

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use aquifer_agent::config::{self, Flags};
+use aquifer_metadata::client::{Metadata, cluster::Quorum};
 use aquifer_storage::seam::system;
 
 use super::{bucket, parts, signals};
 
 pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let settings = config::load(flags)?;
+    if settings.tls().files()?.is_some() {
+        anyhow::bail!("--tls-cert has nothing to secure: `aquifer up` calls no other process");
+    }
     let seams = system::seams();
     let shutdown = signals::shutdown()?;
     let store = bucket::open(&settings, &seams)?;
@@ -17,7 +21,8 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
         claimed = parts::claim(&settings, &store, &node, &seams) => claimed?,
         () = shutdown.cancelled() => return Ok(()),
     }
-    let metadata = Arc::new(node.client());
+    let client = Arc::new(node.client());
+    let metadata = (client.clone() as Arc<dyn Metadata>, client as Arc<dyn Quorum>);
     let agent = tokio::select! {
         started = parts::Agent::start(settings, metadata, store, seams) => started?,
         () = shutdown.cancelled() => return Ok(()),

@@ -43,7 +43,10 @@ pub const ADVERTISED: &[ApiRange] = &[
     // Version 6, two-phase commit, is unstable in Kafka.
     range(ApiKey::InitProducerId, 0, 5),
     range(ApiKey::DescribeConfigs, 1, 4),
+    range(ApiKey::DescribeQuorum, 0, 2),
     range(ApiKey::DescribeCluster, 0, 2),
+    range(ApiKey::AddRaftVoter, 0, 1),
+    range(ApiKey::RemoveRaftVoter, 0, 0),
 ];
 
 /// The range of an API, unless it is not served.

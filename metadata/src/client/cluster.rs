@@ -7,6 +7,7 @@ use aquifer_storage::{
     model::Lineage,
     seam::{MonoTime, Seams},
 };
+use async_trait::async_trait;
 use tonic::transport::Channel;
 
 use super::remote::connection;
@@ -40,6 +41,25 @@ pub enum OperationError {
     /// It may still happen: look at the status.
     #[error("it may or may not have happened, see the status: {0}")]
     Indefinite(String),
+}
+
+/// The members of the group, to look at and to change: the agent's seam to Kafka's quorum APIs.
+#[async_trait]
+pub trait Quorum: Send + Sync + 'static {
+    /// How the group stands, as the leader sees it where it can be asked.
+    async fn quorum(&self) -> Result<GroupStatus, OperationError>;
+
+    /// Makes a learner a voter, or removes a member for ever.
+    async fn change_voters(&self, change: VoterChange) -> Result<GroupStatus, OperationError>;
+}
+
+/// One change of the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VoterChange {
+    /// The learner with this id becomes a voter.
+    Add(u64),
+    /// The member with this id is removed; the id is then used up.
+    Remove(u64),
 }
 
 /// The group's answer to a node that joins.
@@ -220,6 +240,20 @@ impl Operator {
             Some(Ok(None)) => silent("the answer cannot be read".to_owned()),
             Some(Err(status)) => silent(connection::with_sources(&status)),
             None => silent(format!("no answer within {ANSWER_MAX:?}")),
+        }
+    }
+}
+
+#[async_trait]
+impl Quorum for Operator {
+    async fn quorum(&self) -> Result<GroupStatus, OperationError> {
+        self.leader_status(false).await
+    }
+
+    async fn change_voters(&self, change: VoterChange) -> Result<GroupStatus, OperationError> {
+        match change {
+            VoterChange::Add(id) => self.add_voter(id).await,
+            VoterChange::Remove(id) => self.remove_voter(id).await,
         }
     }
 }

@@ -9,7 +9,10 @@ use aquifer_storage::{
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
-use super::{CallError, CommitStream, Heartbeat, Metadata, WatchStream};
+use super::{
+    CallError, CommitStream, Heartbeat, Metadata, WatchStream,
+    cluster::{GroupStatus, OperationError, Quorum, VoterChange},
+};
 use crate::{
     machine::{
         command::{AppliedReply, Command, CommitPart, CommitReply, Reply},
@@ -76,6 +79,28 @@ impl Metadata for DirectClient {
 
     async fn open_watch(&self, seen: LogIndex) -> Result<WatchStream, CallError> {
         self.node.open_watch(seen, Some(self.session.subscribe())).await
+    }
+}
+
+#[async_trait]
+impl Quorum for DirectClient {
+    async fn quorum(&self) -> Result<GroupStatus, OperationError> {
+        Ok(self.node.status(false))
+    }
+
+    async fn change_voters(&self, change: VoterChange) -> Result<GroupStatus, OperationError> {
+        let changed = match change {
+            VoterChange::Add(id) => self.node.add_voter(id).await,
+            VoterChange::Remove(id) => self.node.remove_member(id).await,
+        };
+        changed.map_err(|error| match error.outcome {
+            Outcome::Unavailable => OperationError::Unavailable(error.reason),
+            Outcome::Indefinite => OperationError::Indefinite(error.reason),
+            Outcome::Rejected | Outcome::Fenced | Outcome::Corrupt => {
+                OperationError::Refused(error.reason)
+            }
+        })?;
+        Ok(self.node.status(false))
     }
 }
 

@@ -58,6 +58,7 @@ impl MetadataNode {
             voter: voters.contains(id),
             matched_index: matched(id),
             silent_ms: silent(id),
+            incarnation: member.incarnation,
         });
         let identity = &self.inner.identity;
         proto::GroupStatus {

@@ -7,11 +7,16 @@ import java.util.ArrayList;
 import java.util.Base64;
 import java.util.Collection;
 import java.util.List;
+import java.util.Map;
 import java.util.Properties;
+import java.util.Set;
 import java.util.concurrent.Future;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.QuorumInfo;
+import org.apache.kafka.clients.admin.RaftVoterEndpoint;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.ConsumerRecords;
@@ -20,6 +25,7 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.Uuid;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
@@ -35,9 +41,37 @@ public final class Client {
             produce(args[1], args[2], args[3], args[4]);
         } else if (args[0].equals("group")) {
             group(args[1], args[2], args[3], args[4]);
+        } else if (args[0].equals("quorum")) {
+            quorum(args[1], List.of(args).subList(2, args.length));
         } else {
             consume(args[1], args[2], args[3], Integer.parseInt(args[4]));
         }
+    }
+
+    // Prints the metadata group, after a change of its voters if one is named.
+    private static void quorum(String bootstrap, List<String> change) throws Exception {
+        try (Admin admin = Admin.create(Map.of("bootstrap.servers", (Object) bootstrap))) {
+            if (!change.isEmpty()) {
+                int id = Integer.parseInt(change.get(1));
+                Uuid directory = Uuid.fromString(change.get(2));
+                var endpoint = new RaftVoterEndpoint("CONTROLLER", "localhost", 9);
+                switch (change.get(0)) {
+                    case "add" -> admin.addRaftVoter(id, directory, Set.of(endpoint)).all().get();
+                    case "remove" -> admin.removeRaftVoter(id, directory).all().get();
+                    default -> throw new IllegalArgumentException(change.get(0));
+                }
+            }
+            QuorumInfo info = admin.describeMetadataQuorum().quorumInfo().get();
+            System.out.println("leader " + info.leaderId() + " " + info.leaderEpoch() + " "
+                + info.highWatermark());
+            info.voters().forEach(voter -> member("voter", voter));
+            info.observers().forEach(observer -> member("observer", observer));
+        }
+    }
+
+    private static void member(String role, QuorumInfo.ReplicaState state) {
+        System.out.println(role + " " + state.replicaId() + " " + state.replicaDirectoryId() + " "
+            + state.logEndOffset());
     }
 
     private static byte[] decode(String text) {

@@ -19,6 +19,7 @@ use aquifer_agent::{
 use aquifer_metadata::{
     client::{
         Metadata,
+        cluster::Operator,
         remote::{RemoteClient, RemoteConfig},
     },
     machine::command::HostPort,
@@ -116,6 +117,7 @@ impl AgentMachine {
 async fn run(address: SocketAddr, remote: RemoteConfig, store: Arc<dyn Store>, seams: Seams) {
     let services = CancellationToken::new();
     let stop = || services.clone().cancelled_owned();
+    let quorum = Arc::new(Operator::new(remote.addresses.clone(), seams.clone()));
     let metadata: Arc<dyn Metadata> = Arc::new(RemoteClient::new(remote, seams.clone()));
     let (view, service) = View::new(Arc::clone(&metadata), seams.clone());
     seams.spawn("view", service.run(stop()));
@@ -158,6 +160,7 @@ async fn run(address: SocketAddr, remote: RemoteConfig, store: Arc<dyn Store>, s
     let kafka = seams.net.listen(address).await.expect("a simulated address is free");
     let broker = Arc::new(Broker {
         metadata,
+        quorum,
         view,
         session,
         producer,

@@ -130,7 +130,8 @@ impl Cluster {
     /// It cannot be created, has too few partitions, or gets no leaders.
     pub fn ensure_topic(&self, new: &NewTopic) -> anyhow::Result<Topic> {
         let mut connection = self.connect()?;
-        if fetch_topic(&mut connection, &new.name)?.is_none() {
+        let is_new = fetch_topic(&mut connection, &new.name)?.is_none();
+        if is_new {
             create(&mut connection, new)?;
         }
         let wanted = usize::try_from(new.partitions).unwrap_or(0);
@@ -138,7 +139,22 @@ impl Cluster {
         let there = topic.leaders.len();
         ensure!(wanted <= there, "topic {} has {there} partitions, not {wanted}", new.name);
         topic.leaders.retain(|partition, _| *partition < new.partitions);
+        if is_new {
+            self.await_leaders(&topic)?;
+        }
         Ok(topic)
+    }
+
+    /// Waits until every leader serves its partitions: a broker may be named as one before it
+    /// has made their logs, and refuses what comes earlier.
+    fn await_leaders(&self, topic: &Topic) -> anyhow::Result<()> {
+        let deadline = Instant::now() + LEADERS_WITHIN;
+        while let Err(refused) = self.offsets(topic, OffsetAt::Latest) {
+            let late = || format!("topic {} is not served after {LEADERS_WITHIN:?}", topic.name);
+            ensure!(Instant::now() < deadline, refused.context(late()));
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// The topic, once every partition of it has a leader.

@@ -1,7 +1,7 @@
 //! The values that are slices of a frame: strings and records; and Kafka's 16-byte ids.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     hash::{Hash, Hasher},
     ops::Deref,
 };
@@ -201,6 +201,21 @@ impl From<TopicId> for Uuid {
 impl From<Uuid> for TopicId {
     fn from(id: Uuid) -> Self {
         Self::from_bytes(id.0)
+    }
+}
+
+/// 22 characters of URL-safe base64, as Kafka writes ids and names clusters.
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const ALPHABET: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let number = u128::from_be_bytes(self.0);
+        // 128 bits are 21 digits of 6 bits and one of 2, which base64 pads on the right.
+        let digit = |place: u32| match place {
+            21 => (number << 4) as usize & 63,
+            _ => (number >> (122 - 6 * place)) as usize & 63,
+        };
+        (0..22).try_for_each(|place| f.write_char(char::from(ALPHABET[digit(place)])))
     }
 }
 
