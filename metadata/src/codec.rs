@@ -11,7 +11,7 @@ pub mod reply;
 pub mod snapshot;
 pub mod watch;
 
-mod column;
+pub(crate) mod column;
 mod row;
 
 use std::collections::BTreeMap;

@@ -107,6 +107,12 @@ impl MetadataState {
         }
     }
 
+    /// Finds what is derived from several aggregates, once a snapshot's rows are all in place.
+    pub(crate) fn complete(&mut self) {
+        let sessions = &self.sessions;
+        self.objects.restore_open(|object| sessions.may_name(object));
+    }
+
     /// Applies the entry at `index`: first lets time pass to its stamp, then its commands in order.
     pub fn apply(&mut self, index: LogIndex, term: u64, entry: &Entry) -> Applied {
         self.index = index;
@@ -165,7 +171,7 @@ impl MetadataState {
 
     fn fence_session(&mut self, session: SessionId, effects: &mut Vec<Effect>) -> Reply {
         if let Some(low_seq) = self.sessions.fence(session, self.clocks.elapsed()) {
-            self.objects.condemn_unused(session, (low_seq, None), self.index);
+            self.objects.close(session, (low_seq, None), self.index);
             effects.extend([Effect::SessionFenced(session), Effect::NodesChanged]);
         }
         Reply::Done
@@ -200,14 +206,11 @@ impl MetadataState {
     }
 
     /// Takes removed rows off their objects, and condemns those that are garbage now.
-    fn release<'a>(&mut self, rows: impl Iterator<Item = &'a Row>) {
+    fn release(&mut self, rows: impl Iterator<Item = Row>) {
         for row in rows {
             let Some(unused) = self.objects.remove_run(row.object) else { continue };
-            let session = self.sessions.get(unused.session);
-            let may_be_named = !unused.merged
-                && session.is_some_and(|s| s.fenced.is_none() && s.low_seq <= unused.seq);
-            if !may_be_named {
-                self.objects.condemn(&unused, self.index);
+            if !self.sessions.may_name(&unused) {
+                self.objects.condemn(row.object, self.index);
             }
         }
     }
@@ -368,7 +371,7 @@ impl MetadataState {
 
     fn runs_from(&self, partition: TopicPartition, offset: Offset, limit: usize) -> Vec<Run> {
         let Some(log) = self.logs.get(partition) else { return Vec::new() };
-        log.rows_from(offset).take(limit).map(|row| self.run(row)).collect()
+        log.rows_from(offset).take(limit).map(|row| self.run(&row)).collect()
     }
 
     fn run(&self, row: &Row) -> Run {

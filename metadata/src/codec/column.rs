@@ -5,17 +5,17 @@ use aquifer_storage::model::{Offset, Timestamp};
 use super::{CodecError, narrow, offset};
 
 /// Signed numbers near zero as small unsigned ones.
-pub(super) const fn zigzag(value: i64) -> u64 {
+pub(crate) const fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
 /// The inverse of [`zigzag`].
-pub(super) const fn unzigzag(value: u64) -> i64 {
+pub(crate) const fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
 /// The step from one timestamp to the next; wraps, so every pair has one.
-pub(super) fn timestamp_step(from: Timestamp, to: Timestamp) -> u64 {
+pub(crate) fn timestamp_step(from: Timestamp, to: Timestamp) -> u64 {
     zigzag(to.millis().wrapping_sub(from.millis()))
 }
 

@@ -21,7 +21,7 @@ use crate::{
         Elapsed, WallTime,
         object::{ObjectId, ObjectRow},
         partition_log::{PartitionLog, Row},
-        producer::{AppendedBatch, BATCHES_KEPT, ProducerKey, ProducerState},
+        producer::{AppendedBatch, BATCHES_KEPT, LastBatches, ProducerKey, ProducerState},
         session::Session,
     },
     proto,
@@ -48,6 +48,9 @@ pub(super) fn object_row_to_proto(id: ObjectId, row: &ObjectRow) -> proto::Objec
 pub(super) fn object_row_from_proto(
     row: proto::ObjectRow,
 ) -> Result<(ObjectId, ObjectRow), CodecError> {
+    if row.condemned.is_some() && row.live_runs != 0 {
+        return Err(CodecError::Invalid("object: condemned with live runs"));
+    }
     Ok((
         ObjectId(row.id),
         ObjectRow {
@@ -153,7 +156,7 @@ pub(super) fn producer_from_proto(
 ) -> Result<(ProducerKey, ProducerState), CodecError> {
     let epoch = ProducerEpoch::new(narrow(row.epoch, "epoch")?);
     let sequence = |value| Sequence::new(value).ok_or(CodecError::Invalid("sequence"));
-    let mut batches = Vec::with_capacity(BATCHES_KEPT);
+    let mut batches = LastBatches::new();
     let mut column = Column::new(&row.batches, "producer batch");
     while !column.is_empty() {
         if batches.len() == BATCHES_KEPT {

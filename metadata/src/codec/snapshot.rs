@@ -60,6 +60,7 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<MetadataState, CodecError> {
         let (tag, row) = next_row(&mut rest)?;
         read_row(&mut state, tag, row)?;
     }
+    state.complete();
     match invariants::violations(&state).first() {
         Some(_) => Err(CodecError::Invalid("snapshot: an invariant of the state")),
         None => Ok(state),
@@ -102,7 +103,7 @@ fn for_each_row(state: &MetadataState, give: &mut impl FnMut(u32, &[u8])) {
         give(DELETED_TOPIC, &proto::DeletedTopicRow { topic, at_elapsed_ms: at.millis() });
     }
     for (id, object) in state.objects.iter() {
-        give(OBJECT, &row::object_row_to_proto(id, object));
+        give(OBJECT, &row::object_row_to_proto(id, &object));
     }
     for (partition, log) in state.logs.iter() {
         give(LOG, &row::log_to_proto(partition, log));
@@ -154,7 +155,7 @@ fn read_row(state: &mut MetadataState, tag: u32, bytes: &[u8]) -> Result<(), Cod
         }
         OBJECT => {
             let (id, object) = row::object_row_from_proto(proto::ObjectRow::decode(bytes)?)?;
-            state.objects.restore(id, object);
+            state.objects.restore(id, &object);
         }
         LOG => {
             let (partition, log) = row::log_from_proto(&proto::LogRow::decode(bytes)?)?;

@@ -29,7 +29,7 @@ impl MetadataState {
             }
         }
         let low_seq = self.sessions.complete(part, &outcomes);
-        self.objects.condemn_unused(part.session, (low_seq, Some(part.low_seq)), self.index);
+        self.objects.close(part.session, (low_seq, Some(part.low_seq)), self.index);
         CommitReply::Applied(outcomes)
     }
 
@@ -66,7 +66,7 @@ impl MetadataState {
         outcomes.extend(extent.batches.iter().map(|batch| appending.append(batch)));
         let Appending { log, first_row, new_rows, .. } = appending;
         let Some(from) = first_row else { return };
-        let rows: Vec<Row> = log.rows_from(from).copied().collect();
+        let rows: Vec<Row> = log.rows_from(from).collect();
         if new_log.high_watermark() != Offset::ZERO {
             self.logs.restore(partition, new_log);
         }

@@ -1,7 +1,7 @@
 //! What always holds, as named predicates. Tests and the simulator check all of them after each
 //! entry; a snapshot that breaks one is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aquifer_storage::model::Offset;
 
@@ -13,13 +13,14 @@ use super::{
 /// An invariant's name and whether it holds.
 type Invariant = (&'static str, fn(&MetadataState) -> bool);
 
-const INVARIANTS: [Invariant; 11] = [
+const INVARIANTS: [Invariant; 12] = [
     ("pointers are ordered and only existing partitions have a log", pointers_are_ordered),
     ("rows are contiguous up to the high watermark", rows_are_contiguous),
     ("pages are full in order and know their newest timestamp", pages_are_sound),
     ("an object's live runs are the rows that name it", live_runs_equal_rows),
     ("an object has one id and an id one object", objects_have_one_id),
     ("only unused objects that nobody can name are condemned", condemned_are_unused),
+    ("objects are open exactly while a commit may name them", open_may_be_named),
     ("remembered batches lie below the high watermark", remembered_lie_below),
     ("ids not yet given are above all that were", ids_are_above_all_used),
     ("a session's results are of parts before its next", results_are_of_the_past),
@@ -50,10 +51,12 @@ fn rows_are_contiguous(state: &MetadataState) -> bool {
 
 fn pages_are_sound(state: &MetadataState) -> bool {
     state.logs.iter().flat_map(|(_, log)| log.pages()).all(|(key, page)| {
-        let newest = page.rows.iter().map(|row| row.max_timestamp).max();
-        page.rows.first().is_some_and(|row| row.base == key)
-            && page.rows.len() <= PAGE_ROWS_MAX
-            && newest == Some(page.max_timestamp)
+        let rows: Vec<_> = page.rows_from(Offset::ZERO).collect();
+        let newest = rows.iter().map(|row| row.max_timestamp).max();
+        rows.first().is_some_and(|row| row.base == key)
+            && rows.len() == page.row_count()
+            && rows.len() <= PAGE_ROWS_MAX
+            && newest == Some(page.max_timestamp())
     })
 }
 
@@ -68,9 +71,7 @@ fn live_runs_equal_rows(state: &MetadataState) -> bool {
 
 fn condemned_are_unused(state: &MetadataState) -> bool {
     let unnameable = state.objects.iter().all(|(_, object)| {
-        let session = state.sessions.get(object.name.session);
-        let open = session.is_some_and(|s| s.fenced.is_none() && s.low_seq <= object.name.seq);
-        let garbage = object.live_runs == 0 && (object.name.merged || !open);
+        let garbage = object.live_runs == 0 && !state.sessions.may_name(&object.name);
         object.condemned.is_some() == garbage
     });
     let marked =
@@ -78,6 +79,16 @@ fn condemned_are_unused(state: &MetadataState) -> bool {
     let mut marked: Vec<_> = marked.collect();
     marked.sort_unstable();
     unnameable && state.objects.condemned().eq(marked)
+}
+
+/// Nobody commits for a session that was never registered: what is named after one may stay open.
+fn open_may_be_named(state: &MetadataState) -> bool {
+    let open: BTreeSet<_> = state.objects.open().collect();
+    state.objects.iter().all(|(id, object)| {
+        let is_open = open.contains(&id);
+        is_open == state.sessions.may_name(&object.name)
+            || (is_open && state.sessions.get(object.name.session).is_none())
+    })
 }
 
 fn objects_have_one_id(state: &MetadataState) -> bool {
@@ -106,7 +117,7 @@ fn remembered_lie_below(state: &MetadataState) -> bool {
 fn ids_are_above_all_used(state: &MetadataState) -> bool {
     let last = state.sessions.last();
     let nodes = state.nodes.iter().count();
-    let node_ids: std::collections::BTreeSet<_> = state.nodes.iter().map(|(_, id)| id).collect();
+    let node_ids: BTreeSet<_> = state.nodes.iter().map(|(_, id)| id).collect();
     let is_dense = node_ids.len() == nodes
         && node_ids.last().is_none_or(|id| usize::try_from(id.value()) == Ok(nodes));
     state.sessions.iter().all(|(id, _)| id <= last) && is_dense

@@ -20,13 +20,18 @@ use rpds::RedBlackTreeMapSync;
 
 use super::object::ObjectId;
 
-/// Rows that are still changed in place before they move to a page.
-pub(crate) const TAIL_ROWS_MAX: usize = 32;
+mod page;
+
+pub(crate) use page::Page;
+
+/// Rows that are kept as they are, 40 bytes each, before they are packed into a page. Few: a
+/// partition that was written to has as many, however little it holds.
+pub(crate) const TAIL_ROWS_MAX: usize = 16;
 
 /// Rows of a page, shared by every clone of the state.
 pub(crate) const PAGE_ROWS_MAX: usize = 512;
 
-/// One run as it is stored.
+/// One run. Sealed ones are kept packed and read as this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     /// Offset of the first record.
@@ -78,15 +83,6 @@ impl Row {
     }
 }
 
-/// Rows that only move out by retention or are swapped by a merge.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Page {
-    /// At most [`PAGE_ROWS_MAX`].
-    pub rows: Vec<Row>,
-    /// Largest timestamp of its rows, so that a lookup by time can skip the page.
-    pub max_timestamp: Timestamp,
-}
-
 /// An accepted batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewBatch {
@@ -113,7 +109,7 @@ pub(crate) struct Placed {
 pub(crate) struct PartitionLog {
     log_start: Offset,
     high_watermark: Offset,
-    /// Full rows by the base of their first, each page the [`Arc`] of many states.
+    /// Sealed rows by the base of their first, each page the [`Arc`] of many states.
     pages: RedBlackTreeMapSync<Offset, Arc<Page>>,
     /// The last rows.
     tail: Vec<Row>,
@@ -167,55 +163,58 @@ impl PartitionLog {
 
     /// Moves the tail's rows to the last page, or to a new one when that is full.
     fn seal(&mut self) {
-        let rows = std::mem::take(&mut self.tail);
-        let newest = rows.iter().map(|row| row.max_timestamp).max().unwrap_or(Timestamp::NONE);
-        let open = self.pages.last().filter(|(_, page)| page.rows.len() < PAGE_ROWS_MAX);
-        let Some(key) = open.map(|(key, _)| *key) else {
-            let Some(first) = rows.first() else { return };
-            self.pages.insert_mut(first.base, Arc::new(Page { rows, max_timestamp: newest }));
-            return;
-        };
-        let page = Arc::make_mut(self.pages.get_mut(&key).expect("the key was just read"));
-        page.rows.reserve_exact(rows.len());
-        page.rows.extend(rows);
-        page.max_timestamp = page.max_timestamp.max(newest);
+        let Some(first) = self.tail.first() else { return };
+        let open = self.pages.last().filter(|(_, page)| page.row_count() < PAGE_ROWS_MAX);
+        match open.map(|(key, _)| *key) {
+            Some(key) => {
+                let page = self.pages.get_mut(&key).expect("the key was just read");
+                Arc::make_mut(page).push_block(&self.tail);
+            }
+            None => self.pages.insert_mut(first.base, Arc::new(Page::new(&self.tail))),
+        }
+        self.tail.clear();
     }
 
     /// Rows from the one that holds `offset`, or follows a hole there.
-    pub fn rows_from(&self, offset: Offset) -> impl Iterator<Item = &Row> {
-        let upto = (Bound::Unbounded, Bound::Included(offset));
-        let first = self.pages.range::<Offset, _>(upto).next_back().map(|(key, _)| *key);
-        let pages = self.pages.range(first.unwrap_or(Offset::ZERO)..);
-        pages.flat_map(move |(_, page)| after(&page.rows, offset)).chain(after(&self.tail, offset))
+    pub fn rows_from(&self, offset: Offset) -> impl Iterator<Item = Row> {
+        // What was just appended is asked for most: no page is looked for then.
+        let is_sealed = self.tail.first().is_none_or(|first| offset < first.base);
+        let pages = is_sealed.then(|| {
+            let upto = (Bound::Unbounded, Bound::Included(offset));
+            let first = self.pages.range::<Offset, _>(upto).next_back().map(|(key, _)| *key);
+            self.pages.range(first.unwrap_or(Offset::ZERO)..)
+        });
+        let sealed = pages.into_iter().flatten();
+        let start = self.tail.partition_point(|row| row.next() <= offset);
+        sealed
+            .flat_map(move |(_, page)| page.rows_from(offset))
+            .chain(self.tail[start..].iter().copied())
     }
 
     /// All rows.
-    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+    pub fn rows(&self) -> impl Iterator<Item = Row> {
         self.rows_from(Offset::ZERO)
     }
 
     /// The last `count` rows, ascending.
     pub fn last_rows(&self, count: usize) -> Vec<Row> {
-        let mut rows: Vec<Row> = self.tail.iter().rev().take(count).copied().collect();
-        for (_, page) in self.pages.iter().rev() {
-            if rows.len() == count {
-                break;
-            }
-            rows.extend(page.rows.iter().rev().take(count - rows.len()));
+        let mut newest_first: Vec<Row> = self.tail.iter().rev().take(count).copied().collect();
+        let pages = self.pages.iter().rev();
+        let mut blocks = pages.flat_map(|(_, page)| page.blocks_from_the_end());
+        while newest_first.len() < count
+            && let Some(block) = blocks.next()
+        {
+            let missing = count - newest_first.len();
+            newest_first.extend(block.into_iter().rev().take(missing));
         }
-        rows.reverse();
-        rows
+        newest_first.reverse();
+        newest_first
     }
 
     /// The sealed pages, for the invariants.
     pub fn pages(&self) -> impl Iterator<Item = (Offset, &Page)> {
         self.pages.iter().map(|(key, page)| (*key, page.as_ref()))
     }
-}
-
-/// The rows that end after `offset`.
-fn after(rows: &[Row], offset: Offset) -> std::slice::Iter<'_, Row> {
-    rows[rows.partition_point(|row| row.next() <= offset)..].iter()
 }
 
 /// Every log that ever held a record.

@@ -15,6 +15,7 @@ use aquifer_storage::model::{
     Offset, ProducerEpoch, ProducerId, Sequence, Timestamp, TopicId, TopicPartition,
 };
 use rpds::RedBlackTreeMapSync;
+use smallvec::{SmallVec, smallvec};
 
 use super::{command::BatchRejected, time::WallTime};
 
@@ -40,6 +41,9 @@ pub(crate) struct AppendedBatch {
     pub max_timestamp: Timestamp,
 }
 
+/// The last batches, the oldest first, in the state itself: most producers fill them.
+pub(crate) type LastBatches = SmallVec<[AppendedBatch; BATCHES_KEPT]>;
+
 /// One producer on one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProducerState {
@@ -47,8 +51,8 @@ pub(crate) struct ProducerState {
     pub epoch: ProducerEpoch,
     /// When the last batch was appended.
     pub touched: WallTime,
-    /// The last batches of this epoch, the oldest first; never empty.
-    pub batches: Vec<AppendedBatch>,
+    /// Those of this epoch; never empty.
+    pub batches: LastBatches,
 }
 
 /// A batch as its producer numbered it.
@@ -139,7 +143,7 @@ impl Producers {
             }
             None => self.states.insert_mut(
                 key,
-                ProducerState { epoch: batch.epoch, touched: now, batches: vec![appended] },
+                ProducerState { epoch: batch.epoch, touched: now, batches: smallvec![appended] },
             ),
         }
     }

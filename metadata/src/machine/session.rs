@@ -9,7 +9,7 @@
 
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 
-use aquifer_storage::model::{CommitSeq, NodeId, ObjectSeq, SessionId};
+use aquifer_storage::model::{CommitSeq, NodeId, ObjectName, ObjectSeq, SessionId};
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 use super::{
@@ -179,6 +179,14 @@ impl Sessions {
     /// Whether the session lives.
     pub fn is_live(&self, id: SessionId) -> bool {
         self.by_id.get(&id).is_some_and(|session| session.fenced.is_none())
+    }
+
+    /// Whether a commit may still name the object: it is one that its session flushed, and the
+    /// session lives and did not promise otherwise.
+    pub fn may_name(&self, object: &ObjectName) -> bool {
+        let session = self.by_id.get(&object.session);
+        let is_open = |s: &Session| s.fenced.is_none() && s.low_seq <= object.seq;
+        !object.merged && session.is_some_and(is_open)
     }
 
     /// A session that is live or remembered.
