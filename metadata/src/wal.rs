@@ -15,8 +15,8 @@
 //!   accepted into it, so only making the next one can find the disk full. Entries are then
 //!   refused with [`WalError::DiskFull`] while votes and purges go into a reserve; the next request
 //!   (or [`Wal::retry_space`]) tries again.
-//! - [`Wal::save_committed`] is a hint that costs no fsync: it survives the process, and a power
-//!   loss only when something else was synced after it.
+//! - [`Wal::save_committed`] is a hint that costs no write: it goes along with the next entries,
+//!   with the next segment, or at the end. [`Wal::flush_hint`] writes it when none of them comes.
 //!
 //! # Not here
 //! The bytes (`frame`), what counts as damage (`recovery`), who may vote (the Raft library).
@@ -224,7 +224,7 @@ enum Request<'a> {
     Append(&'a [WalEntry]),
     TruncateFrom(u64),
     Purge(LogId),
-    Committed(LogId),
+    Hint,
     Barrier,
 }
 
@@ -232,7 +232,7 @@ impl Request<'_> {
     fn class(&self) -> Class {
         match self {
             Self::Append(_) => Class::Entries,
-            Self::Committed(_) => Class::Hint,
+            Self::Hint => Class::Hint,
             Self::Vote(_) | Self::TruncateFrom(_) | Self::Purge(_) | Self::Barrier => {
                 Class::Control
             }
@@ -249,10 +249,7 @@ impl Request<'_> {
             Self::TruncateFrom(first) => Some(Record::TruncateFrom(*first)),
             Self::Purge(id) if state.is_purged(id) => None,
             Self::Purge(id) => Some(Record::Purge(*id)),
-            // What is committed but not here yet is said again once it is.
-            Self::Committed(id) if state.index.next() <= id.index => None,
-            Self::Committed(id) if state.committed.is_some_and(|known| *id <= known) => None,
-            Self::Committed(id) => Some(Record::Committed(*id)),
+            Self::Hint => state.hint(),
         };
         record.iter().try_for_each(|record| state.check(record))?;
         Ok(record.into_iter().collect())
@@ -363,10 +360,25 @@ impl Wal {
     }
 
     /// Notes that `last` and all before it are committed: a hint for the next start, dropped when
-    /// the entry is not here or the disk is full.
-    pub async fn save_committed(&self, last: LogId) -> Result<(), WalError> {
+    /// the entry is not here. It is written beside the next entries, so it costs nothing.
+    pub fn save_committed(&self, last: LogId) -> Result<(), WalError> {
+        let mut state = lock(&self.inner.state);
+        state.running()?;
+        // What is committed but not here yet is said again once it is.
+        if last.index < state.index.next() {
+            state.committed = state.committed.max(Some(last));
+        }
+        Ok(())
+    }
+
+    /// Writes the last hint by itself, without an fsync, unless it is in the log already or the
+    /// disk is full. For a slow periodic check: an idle log says then what is committed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the hint for later.
+    pub async fn flush_hint(&self) -> Result<(), WalError> {
         let done: Callback = Box::new(|_| {});
-        self.submit(Request::Committed(last), done).await.map_err(|refused| refused.error)
+        self.submit(Request::Hint, done).await.map_err(|refused| refused.error)
     }
 
     /// What the log holds, durable or not yet.
@@ -406,7 +418,10 @@ impl Wal {
             let missing = {
                 let state = lock(&self.inner.state);
                 state.running()?;
-                let frames = payload_bytes.iter().map(|bytes| frame::entry_frame_bytes(*bytes));
+                let hint_bytes = Record::Committed(LogId::default()).frame_bytes();
+                let frames = payload_bytes
+                    .iter()
+                    .flat_map(|bytes| [hint_bytes, frame::entry_frame_bytes(*bytes)]);
                 state.room_missing(frames, Class::Entries)
             };
             match missing {

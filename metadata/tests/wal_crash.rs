@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use aquifer_metadata::wal::{
@@ -58,6 +58,10 @@ struct World {
     dropped_models: usize,
     acked: Arc<AtomicUsize>,
     committed: u64,
+    /// What was committed when entries were last accepted.
+    hinted: u64,
+    /// What entries that are durable were accepted behind, one append before: it is in the log.
+    hint_acked: Arc<AtomicU64>,
     refused_full: usize,
     torn: usize,
 }
@@ -73,6 +77,8 @@ impl World {
             dropped_models: 0,
             acked: Arc::default(),
             committed: 0,
+            hinted: 0,
+            hint_acked: Arc::default(),
             refused_full: 0,
             torn: 0,
         }
@@ -115,6 +121,8 @@ impl World {
         assert!(self.models[acked..].contains(&found), "not a prefix from the acknowledged on");
         assert_eq!(found.next(), recovered.last.map_or(0, |last| last.index + 1));
         self.committed = recovered.committed.map_or(0, |committed| committed.index + 1);
+        assert!(self.hint_acked.load(Ordering::SeqCst) <= self.committed, "a hint was lost");
+        self.hinted = self.committed;
         self.models = vec![found];
         self.dropped_models = 0;
         self.acked = Arc::default();
@@ -161,8 +169,19 @@ impl World {
             model.entries.push(entries[entries.len() - 1].clone());
             models.push(model.clone());
         }
-        let done = self.ack(models.len());
+        // Where a hint and an entry do not both fit, the hint is left to the next one.
+        let (told, hint) = (Arc::clone(&self.hint_acked), self.hinted);
+        let acked = self.ack(models.len());
+        let done: Callback = Box::new(move |result| {
+            if result.is_ok() {
+                told.fetch_max(hint, Ordering::SeqCst);
+            }
+            acked(result);
+        });
         let result = block_on(wal.append(&entries, done));
+        if result.is_ok() {
+            self.hinted = self.committed;
+        }
         self.settle(result, models);
     }
 
@@ -203,7 +222,7 @@ impl World {
             }
             4 => {
                 if let Some(last) = model.entries.last() {
-                    let _ = block_on(wal.save_committed(last.id));
+                    let _ = wal.save_committed(last.id);
                     self.committed = wal.state().committed.map_or(0, |id| id.index + 1);
                 }
             }

@@ -19,11 +19,13 @@ pub fn has_space(wal: &Wal) -> bool {
     !matches!(wal.health(), WalHealth::DiskFull)
 }
 
-/// Tries for space while there is none, and reports a log that stopped while nobody wrote to it.
+/// Tries for space while there is none, reports a log that stopped while nobody wrote to it, and
+/// lets an idle log say what is committed.
 pub async fn watch_log(wal: Wal, seams: Seams, fatal: watch::Sender<Option<Fatal>>) {
     let mut was_full = false;
     loop {
         seams.sleep(CHECK_INTERVAL).await;
+        let _ = wal.flush_hint().await; // A log that stopped says so below.
         let full = match wal.retry_space().await {
             WalHealth::Running => false,
             WalHealth::DiskFull => true,

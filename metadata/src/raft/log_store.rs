@@ -166,7 +166,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         match committed {
-            Some(id) => self.wal.save_committed(to_wal_id(&id)).await.map_err(to_io),
+            Some(id) => self.wal.save_committed(to_wal_id(&id)).map_err(to_io),
             None => Ok(()),
         }
     }

@@ -39,6 +39,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// Writes a new file `name` of `parts`, one behind the other, and makes its content durable.
+#[cfg(feature = "server")]
 pub(crate) fn write_whole(disk: &dyn Disk, name: &str, parts: &[&[u8]]) -> io::Result<()> {
     let file = disk.create(name)?;
     let mut offset = 0;
@@ -50,6 +51,7 @@ pub(crate) fn write_whole(disk: &dyn Disk, name: &str, parts: &[&[u8]]) -> io::R
 }
 
 /// Reads all of the file `name`.
+#[cfg(feature = "server")]
 pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     let file = disk.open(name)?;
     let size = usize::try_from(file.size()?).map_err(|_| io::ErrorKind::FileTooLarge)?;

@@ -205,7 +205,7 @@ fn replay_base(
     if !same_end || !same_last || base.purged != state.purged {
         return Err(Damage::Contradiction);
     }
-    state.committed = base.committed;
+    state.restore_committed(base.committed);
     Ok(start + size as usize)
 }
 

@@ -95,6 +95,8 @@ pub(super) struct State {
     pub(super) vote: Option<Vote>,
     pub(super) purged: Option<LogId>,
     pub(super) committed: Option<LogId>,
+    /// The last one that has its place in the log: what a start would find.
+    committed_placed: Option<LogId>,
     pub(super) index: Index,
     /// Oldest first; the last one is written to.
     pub(super) segments: VecDeque<Segment>,
@@ -117,6 +119,7 @@ impl State {
             vote: None,
             purged: None,
             committed: None,
+            committed_placed: None,
             index: Index::default(),
             segments: VecDeque::new(),
             offset: 0,
@@ -132,8 +135,14 @@ impl State {
     pub(super) fn reset(&mut self, base: &Base) {
         self.vote = base.vote;
         self.purged = base.purged;
-        self.committed = base.committed;
+        self.restore_committed(base.committed);
         self.index = Index::starting_at(base.next);
+    }
+
+    /// Takes the committed entry that a segment's base names.
+    pub(super) fn restore_committed(&mut self, committed: Option<LogId>) {
+        self.committed = committed;
+        self.committed_placed = committed;
     }
 
     pub(super) fn base(&self) -> Base {
@@ -225,8 +234,26 @@ impl State {
                 self.purged = self.purged.max(Some(*id));
                 self.index.purge_below(id.index + 1);
             }
-            Record::Committed(id) => self.committed = Some(*id),
+            Record::Committed(id) => self.restore_committed(Some(*id)),
         }
+    }
+
+    /// The committed entry as a record, unless the log says it already.
+    pub(super) fn hint(&self) -> Option<Record> {
+        let new = self.committed.filter(|_| self.committed != self.committed_placed);
+        new.map(Record::Committed)
+    }
+
+    /// What goes in front of `records`: the hint, when that takes no segment. When it would, or
+    /// when the first record begins a segment, the hint is left to that segment's base.
+    fn hint_before(&self, records: &[Record], class: Class) -> Option<Record> {
+        let first = records.first().filter(|_| class == Class::Entries)?;
+        let hint = self.hint()?;
+        let bytes = hint.frame_bytes();
+        let fits_here = u64::from(self.offset) + bytes + first.frame_bytes()
+            <= self.limit(self.capacity, class);
+        let sizes = [bytes].into_iter().chain(records.iter().map(Record::frame_bytes));
+        (fits_here && self.room_missing(sizes, class).is_none()).then_some(hint)
     }
 
     fn limit(&self, capacity: u32, class: Class) -> u64 {
@@ -259,7 +286,7 @@ impl State {
     }
 
     /// Accepts the records, which `check` must have allowed one after another, and says what to
-    /// write; or accepts nothing.
+    /// write; or accepts nothing. A hint that waits goes along with entries.
     pub(super) fn accept(
         &mut self,
         records: Vec<Record>,
@@ -268,8 +295,9 @@ impl State {
         if let Some(missing) = self.room_missing(records.iter().map(Record::frame_bytes), class) {
             return Err(missing);
         }
-        let mut steps = Vec::with_capacity(records.len());
-        for record in records {
+        let hint = self.hint_before(&records, class);
+        let mut steps = Vec::with_capacity(records.len() + 1);
+        for record in hint.into_iter().chain(records) {
             let bytes = record.frame_bytes();
             if self.limit(self.capacity, class) < u64::from(self.offset) + bytes {
                 steps.push(Step::Roll(self.roll()));
@@ -299,6 +327,7 @@ impl State {
         let segment = Segment { sequence, name: Arc::clone(&name), nonce, file: None };
         self.segments.push_back(segment);
         self.spares -= 1;
+        self.committed_placed = base.committed;
         self.offset = Sizes::head_end();
         self.capacity = self.sizes.segment_bytes;
         NewSegment { name, sequence, nonce, base }

@@ -190,6 +190,7 @@ fn entries_that_room_was_made_for_are_taken_by_a_full_disk() {
         disk.limit_bytes(Some(disk.used_bytes()));
         for bytes in sizes {
             append(&wal, next, bytes).unwrap();
+            wal.save_committed(entry(next, 0).id).unwrap();
             next += 1;
         }
         if 20 * sizes.len() as u64 <= next {
@@ -202,6 +203,71 @@ fn entries_that_room_was_made_for_are_taken_by_a_full_disk() {
     }
     assert_eq!(wal.health(), WalHealth::DiskFull);
     assert_eq!(wal.entries(), 0..next);
+}
+
+fn committed(disk: &MemoryDisk) -> Option<u64> {
+    open(&disk.fork()).unwrap().1.committed.map(|id| id.index)
+}
+
+#[test]
+fn what_is_committed_is_written_beside_the_next_entry_and_costs_no_write() {
+    let disk = small_log();
+    let (wal, _) = open(&disk).unwrap();
+    let before = disk.content(LAST);
+    wal.save_committed(entry(1, 0).id).unwrap();
+    wal.save_committed(entry(0, 0).id).unwrap(); // Known better already.
+    wal.save_committed(entry(9, 0).id).unwrap(); // Not here.
+    assert_eq!(wal.state().committed, Some(entry(1, 0).id));
+    assert!(disk.content(LAST) == before, "a hint alone writes nothing");
+    append(&wal, 3, 10).unwrap();
+    assert_eq!(committed(&disk), Some(1));
+    append(&wal, 4, 10).unwrap();
+    let twice = disk.content(LAST);
+    wal.save_committed(entry(1, 0).id).unwrap();
+    append(&wal, 5, 10).unwrap();
+    let [second, third] = [twice, disk.content(LAST)]
+        .map(|bytes| bytes.iter().rposition(|byte| *byte != 0).expect("written"));
+    let alone = frame::entry_frame_bytes(10);
+    assert_eq!((third - second) as u64, alone, "a hint is written once");
+}
+
+#[test]
+fn a_hint_that_no_entry_followed_is_written_by_a_flush_a_new_segment_and_a_clean_end() {
+    let disk = small_log();
+    let (wal, _) = open(&disk).unwrap();
+    wal.save_committed(entry(0, 0).id).unwrap();
+    assert_eq!(committed(&disk), None);
+    block_on(wal.flush_hint()).unwrap();
+    assert_eq!(committed(&disk), Some(0));
+
+    let most = usize::try_from(wal.payload_bytes_max()).unwrap();
+    wal.save_committed(entry(1, 0).id).unwrap();
+    append(&wal, 3, most).unwrap(); // Fills a segment of its own, whose base says it.
+    assert_eq!(committed(&disk), Some(1));
+
+    let disk = small_log();
+    let (wal, _) = Wal::open(Arc::new(disk.clone()), &config(Drive::Thread)).unwrap();
+    wal.save_committed(entry(2, 0).id).unwrap();
+    drop(wal);
+    assert_eq!(committed(&disk), Some(2));
+}
+
+#[test]
+fn a_hint_takes_no_room_of_the_entries_that_a_full_disk_still_has_room_for() {
+    let is_taken = |bytes, hint| {
+        let disk = MemoryDisk::default();
+        let (wal, _) = open(&disk).unwrap();
+        disk.limit_bytes(Some(disk.used_bytes()));
+        append(&wal, 0, bytes).unwrap();
+        if hint {
+            wal.save_committed(entry(0, 0).id).unwrap();
+        }
+        // Both fill the segment but for some 140 bytes; a hint takes 56.
+        block_on(wal.append(&[entry(1, 6720), entry(2, 6720)], ignore())).is_ok()
+    };
+    let taken = (0..200).filter(|bytes| is_taken(*bytes, true)).count();
+    assert_eq!(taken, (0..200).filter(|bytes| is_taken(*bytes, false)).count());
+    assert!(0 < taken && taken < 200, "{taken}");
 }
 
 #[test]
@@ -242,7 +308,7 @@ fn a_request_that_does_not_fit_the_log_is_rejected_without_effect() {
     let most = usize::try_from(wal.payload_bytes_max()).unwrap();
     assert!(rejected(append(&wal, 5, most + 16)), "too large");
     append(&wal, 5, most).unwrap();
-    block_on(wal.save_committed(entry(3, 0).id)).unwrap();
+    wal.save_committed(entry(3, 0).id).unwrap();
     let cut = block_on(wal.truncate_after(Some(2), ignore())).map_err(|refused| refused.error);
     assert!(rejected(cut), "a committed entry");
     assert_eq!(wal.entries(), 0..6);

@@ -20,7 +20,7 @@ use super::{
     error::is_full,
     frame::{Record, SegmentHeader},
     index::Place,
-    state::{NewSegment, State, Step},
+    state::{Class, NewSegment, State, Step},
 };
 
 /// Jobs of one group commit at most: bounds the time until the first callback.
@@ -158,12 +158,19 @@ impl Writer {
         self.finish();
     }
 
-    /// Makes the unsynced hints durable before a clean end.
+    /// Writes the hint that waits, and makes the hints durable, before a clean end.
     pub(super) fn finish(&mut self) {
-        if lock(&self.state).stopped.is_none() {
-            // Nobody waits for hints: a failure here loses nothing that was promised.
-            let _ = self.current.file.sync();
-        }
+        let steps = {
+            let mut state = lock(&self.state);
+            if state.stopped.is_some() {
+                return;
+            }
+            let hint = Vec::from_iter(state.hint());
+            state.accept(hint, Class::Hint).unwrap_or_default()
+        };
+        // Nobody waits for hints: a failure here loses nothing that was promised.
+        let written = self.run(steps).and_then(|()| self.flush());
+        let _ = written.and_then(|()| self.current.file.sync());
     }
 
     /// Writes all jobs as one group; the callbacks of all are due afterwards, in order.
