@@ -23,7 +23,9 @@ use aquifer_storage::model::{
 use bytes::Bytes;
 
 pub use self::{
-    command::{command_from_proto, command_to_proto, decode_entry, encode_entry},
+    command::{
+        command_from_proto, command_to_proto, decode_entry, encode_entry, is_kept_by_encoding,
+    },
     query::{answer_from_proto, answer_to_proto, query_from_proto, query_to_proto},
     reply::{
         applied_reply_from_proto, applied_reply_to_proto, commit_reply_from_proto,

@@ -22,6 +22,7 @@ pub(crate) mod library {
 
 pub mod log_store;
 pub mod network;
+pub mod own_entries;
 pub mod peer;
 pub mod record;
 pub mod snapshot_file;

@@ -7,11 +7,12 @@ use prost::Message;
 use super::{
     CodecError, NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX, check_level, configs_from_proto,
     configs_to_proto, group, host_port_from_proto, host_port_to_proto, name, narrow,
-    part::{part_from_proto, part_to_proto},
+    part::{part_from_proto, part_is_kept_by_encoding, part_to_proto},
     topic_from_proto, topic_to_proto, zone,
 };
 use crate::{
     machine::{
+        LEVEL,
         command::{Command, CreateTopic, Entry, RegisterSession, Stamp},
         topic::PARTITIONS_MAX,
     },
@@ -51,6 +52,18 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, CodecError> {
         min_level: message.min_level,
         commands: message.commands.into_iter().map(command_from_proto).collect::<Result<_, _>>()?,
     })
+}
+
+/// Whether [`decode_entry`] gives back `entry` exactly as it is. `false` also where that is not
+/// looked into: of what clients say only commits are frequent.
+pub fn is_kept_by_encoding(entry: &Entry) -> bool {
+    entry.min_level <= LEVEL
+        && entry.commands.len() <= ENTRY_COMMANDS_MAX
+        && entry.commands.iter().all(|command| match command {
+            Command::Commit(part) => part_is_kept_by_encoding(part),
+            Command::Tick => true,
+            _ => false,
+        })
 }
 
 pub(super) fn stamp_to_proto(stamp: Stamp) -> proto::Stamp {

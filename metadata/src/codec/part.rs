@@ -81,6 +81,23 @@ pub fn part_from_proto(part: &proto::CommitPart) -> Result<CommitPart, CodecErro
     })
 }
 
+/// Whether [`part_from_proto`] reads the part back as it is: it holds nothing that is refused there.
+/// All else comes back, whatever the numbers are, because places and timestamps are steps that wrap.
+pub fn part_is_kept_by_encoding(part: &CommitPart) -> bool {
+    let batch_count: usize = part.extents.iter().map(|extent| extent.batches.len()).sum();
+    let batch_is_kept = |batch: &PartBatch| {
+        batch.record_count != 0
+            && u64::from(batch.position) + u64::from(batch.length) <= part.object_bytes
+            && batch.producer.is_none_or(|(place, _)| (place as usize) < part.producers.len())
+    };
+    // A numbered batch takes one number more than the count that is judged assumes.
+    batch_count <= PART_BATCHES_MAX / 2
+        && part.producers.iter().all(|producer| 0 <= producer.id.value())
+        && part.extents.iter().all(|extent| {
+            0 <= extent.partition.partition.value() && extent.batches.iter().all(batch_is_kept)
+        })
+}
+
 /// The columns of a part as they are written.
 #[derive(Default)]
 struct Columns {

@@ -1,6 +1,7 @@
 //! Laws of codec.
 
 use aquifer_storage::model::{CommitSeq, ProducerEpoch, ProducerId, Sequence, Timestamp};
+use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 
 use super::{part::part_to_proto, *};
@@ -118,5 +119,51 @@ fn cut_or_damaged_entries_never_panic() {
             damaged[place] ^= flip;
             let _ = decode_entry(&damaged);
         }
+    }
+}
+
+/// Parts small enough to be wrong in every way.
+fn any_part() -> impl Strategy<Value = CommitPart> {
+    let batch = (0..40_u32, 0..40_u32, 0..4_u32, any::<i64>(), option::of((0..3_u32, 0..9_i32)));
+    let batch = batch.prop_map(|(position, length, record_count, millis, producer)| PartBatch {
+        position,
+        length,
+        record_count,
+        max_timestamp: Timestamp::from_millis(millis),
+        producer: producer.map(|(place, first)| (place, Sequence::new(first).unwrap())),
+    });
+    let extent = (0..3_u8, -1..20_i32, vec(batch, 0..4)).prop_map(|(topic, partition, batches)| {
+        let topic = TopicId::from_bytes([topic; 16]);
+        let partition = PartitionIndex::new(partition);
+        PartExtent { partition: TopicPartition { topic, partition }, batches }
+    });
+    let producer = (-1..9_i64, 0..9_i16).prop_map(|(id, epoch)| PartProducer {
+        id: ProducerId::new(id),
+        epoch: ProducerEpoch::new(epoch).unwrap(),
+    });
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), 30..100_u64);
+    (numbers, vec(producer, 1..4), vec(extent, 0..4)).prop_map(
+        |((commit_seq, acked_seq, low_seq, object_seq, object_bytes), producers, extents)| {
+            CommitPart {
+                session: SessionId::new(9),
+                commit_seq: CommitSeq::new(commit_seq),
+                acked_seq: CommitSeq::new(acked_seq),
+                low_seq: ObjectSeq::new(low_seq),
+                object_seq: ObjectSeq::new(object_seq),
+                object_bytes,
+                producers,
+                extents,
+            }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn what_is_said_to_be_kept_by_encoding_is_what_comes_back_as_it_was(part in any_part()) {
+        let entry = entry(part);
+        let comes_back = decode_entry(&encode_entry(&entry)) == Ok(entry.clone());
+        prop_assert_eq!(is_kept_by_encoding(&entry), comes_back);
     }
 }

@@ -34,6 +34,7 @@ use crate::{
         RaftHandle, SnapshotMeta,
         log_store::LogStore,
         network::Peers,
+        own_entries::OwnEntries,
         peer::Myself,
         snapshot_file::SnapshotFiles,
         state_machine::{MachineCell, StateMachine},
@@ -56,6 +57,7 @@ struct Parts {
     seams: Seams,
     raft: RaftHandle,
     wal: Wal,
+    own: OwnEntries,
     machine: MachineCell,
     hub: Arc<WatchHub>,
     peers: Peers,
@@ -163,7 +165,7 @@ impl Parts {
         let mut adapter = StateMachine::new(files, newest, state, hub.clone())
             .map_err(|error| StartError::State(error.to_string()))?
             .patient(seams.clone(), running.subscribe());
-        let (machine, files) = (adapter.cell(), adapter.files());
+        let (machine, files, own) = (adapter.cell(), adapter.files(), adapter.own_entries());
         check_owner(&machine, &identity)?;
         let mut log = LogStore::new(wal.clone(), seams.clone());
         let known = voters(&mut log, &mut adapter).await?;
@@ -177,7 +179,20 @@ impl Parts {
             .map_err(|error| StartError::Raft(error.to_string()))?;
         // From here on Raft stops when `running` does, also when this future is dropped.
         seams.spawn("raft-stop", stop_behind(running.subscribe(), raft.clone(), wal.clone()));
-        Ok(Self { identity, config, seams, raft, wal, machine, hub, peers, files, alone, running })
+        Ok(Self {
+            identity,
+            config,
+            seams,
+            raft,
+            wal,
+            own,
+            machine,
+            hub,
+            peers,
+            files,
+            alone,
+            running,
+        })
     }
 
     /// Runs `task` until the node stops.
@@ -193,7 +208,7 @@ impl Parts {
         let (proposer, proposing) = Proposer::new(
             self.raft.clone(),
             leadership.clone(),
-            self.wal.clone(),
+            (self.wal.clone(), self.own.clone()),
             self.seams.clone(),
             metrics.clone(),
         );

@@ -24,7 +24,7 @@ use crate::{
         LEVEL,
         command::{AppliedReply, Command, Entry, Stamp},
     },
-    raft::{EncodedEntry, EntryReply, RaftHandle},
+    raft::{EncodedEntry, EntryReply, RaftHandle, own_entries::OwnEntries},
     wal::{Wal, WalError},
 };
 
@@ -82,7 +82,7 @@ impl Proposer {
     pub fn new(
         raft: RaftHandle,
         leadership: Leadership,
-        wal: Wal,
+        (wal, own): (Wal, OwnEntries),
         seams: Seams,
         metrics: Arc<NodeMetrics>,
     ) -> (Self, ProposerTask) {
@@ -90,8 +90,18 @@ impl Proposer {
         let boot = seams.rng.next_u64();
         let (busy, under_way) = watch::channel(0);
         let (busy, carried) = (Arc::new(busy), None);
-        let task =
-            ProposerTask { raft, leadership, wal, seams, metrics, waiting, boot, carried, busy };
+        let task = ProposerTask {
+            raft,
+            leadership,
+            wal,
+            own,
+            seams,
+            metrics,
+            waiting,
+            boot,
+            carried,
+            busy,
+        };
         (Self { queue, bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)), under_way }, task)
     }
 
@@ -146,6 +156,8 @@ pub struct ProposerTask {
     raft: RaftHandle,
     leadership: Leadership,
     wal: Wal,
+    /// From where apply takes what was encoded here.
+    own: OwnEntries,
     seams: Seams,
     metrics: Arc<NodeMetrics>,
     waiting: mpsc::Receiver<Waiting>,
@@ -253,7 +265,8 @@ impl ProposerTask {
             mono_ms: self.seams.clock.mono().since_zero().as_millis() as u64,
             wall_ms: self.seams.clock.wall().millis(),
         };
-        let encoded = codec::encode_entry(&Entry { stamp, min_level: LEVEL, commands });
+        let entry = Entry { stamp, min_level: LEVEL, commands };
+        let encoded = codec::encode_entry(&entry);
         let bytes = encoded.len();
         if let Err(error) = self.wal.make_room(&under_way.with(bytes)).await {
             let refused = no_room(&error);
@@ -266,6 +279,7 @@ impl ProposerTask {
         self.metrics.commands_proposed.fetch_add(replies.len() as u64, Ordering::Relaxed);
         self.metrics.entry_bytes_proposed.fetch_add(bytes as u64, Ordering::Relaxed);
         let (responder, outcome) = ProgressResponder::complete_only();
+        self.own.keep(&encoded, entry);
         // From here on the entry may be in the log, whatever the error says.
         let handed = self.raft.client_write_ff(EncodedEntry(encoded), Some(responder)).await;
         let metrics = self.metrics.clone();

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use super::{
     EntryReply, LogId, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig,
-    snapshot_file::SnapshotFiles,
+    own_entries::OwnEntries, snapshot_file::SnapshotFiles,
 };
 use crate::{
     codec,
@@ -89,6 +89,7 @@ pub struct StateMachine {
     files: Arc<SnapshotFiles>,
     sink: Arc<dyn ApplySink>,
     patience: Option<Patience>,
+    own: OwnEntries,
 }
 
 /// With what a snapshot waits for space, and until when.
@@ -120,7 +121,7 @@ impl StateMachine {
         };
         sink.installed(machine.index(), &machine.state);
         let cell = MachineCell(Arc::new(Mutex::new(machine)));
-        Ok(Self { cell, files: Arc::new(files), sink, patience: None })
+        Ok(Self { cell, files: Arc::new(files), sink, patience: None, own: OwnEntries::default() })
     }
 
     /// Lets a snapshot that finds the disk full wait for space while `running`: to fail would stop
@@ -128,6 +129,11 @@ impl StateMachine {
     pub fn patient(mut self, seams: Seams, running: watch::Receiver<bool>) -> Self {
         self.patience = Some(Patience { seams, running });
         self
+    }
+
+    /// What this node proposes: put there, it need not be decoded.
+    pub fn own_entries(&self) -> OwnEntries {
+        self.own.clone()
     }
 
     /// Where its snapshots go.
@@ -157,7 +163,10 @@ impl StateMachine {
                 self.sink.applied(index, Vec::new(), &machine.state);
             }
             EntryPayload::Normal(encoded) => {
-                let entry = codec::decode_entry(&encoded.0).map_err(io::Error::other)?;
+                let entry = match self.own.take(&encoded.0) {
+                    Some(entry) => entry,
+                    None => codec::decode_entry(&encoded.0).map_err(io::Error::other)?,
+                };
                 if LEVEL < entry.min_level {
                     return Err(io::Error::other(format!(
                         "entry {index} needs level {} and this build has {LEVEL}: upgrade it",
