@@ -190,7 +190,6 @@ fn entries_that_room_was_made_for_are_taken_by_a_full_disk() {
         disk.limit_bytes(Some(disk.used_bytes()));
         for bytes in sizes {
             append(&wal, next, bytes).unwrap();
-            wal.save_committed(entry(next, 0).id).unwrap();
             next += 1;
         }
         if 20 * sizes.len() as u64 <= next {
@@ -268,6 +267,20 @@ fn a_hint_takes_no_room_of_the_entries_that_a_full_disk_still_has_room_for() {
     let taken = (0..200).filter(|bytes| is_taken(*bytes, true)).count();
     assert_eq!(taken, (0..200).filter(|bytes| is_taken(*bytes, false)).count());
     assert!(0 < taken && taken < 200, "{taken}");
+}
+
+#[test]
+fn room_for_entries_is_made_with_room_for_the_hints_beside_them() {
+    for bytes in 0..200 {
+        let disk = MemoryDisk::default();
+        let (wal, _) = open(&disk).unwrap();
+        append(&wal, 0, bytes).unwrap();
+        block_on(wal.make_room(&[6720, 6720])).unwrap();
+        disk.limit_bytes(Some(disk.used_bytes()));
+        wal.save_committed(entry(0, 0).id).unwrap();
+        append(&wal, 1, 6720).unwrap();
+        append(&wal, 2, 6720).unwrap_or_else(|error| panic!("behind {bytes} bytes: {error}"));
+    }
 }
 
 #[test]
