@@ -81,8 +81,8 @@ pub fn part_from_proto(part: &proto::CommitPart) -> Result<CommitPart, CodecErro
     })
 }
 
-/// Whether [`part_from_proto`] reads the part back as it is: it holds nothing that is refused there.
-/// All else comes back, whatever the numbers are, because places and timestamps are steps that wrap.
+/// Whether [`part_from_proto`] reads the part back as it is: it holds nothing that is refused
+/// there. All else comes back, whatever the numbers, for places and timestamps are steps that wrap.
 pub fn part_is_kept_by_encoding(part: &CommitPart) -> bool {
     let batch_count: usize = part.extents.iter().map(|extent| extent.batches.len()).sum();
     let batch_is_kept = |batch: &PartBatch| {

@@ -1,8 +1,9 @@
 //! Entries this node proposed, beside their bytes: whoever encoded an entry need not decode it.
 //!
 //! # Invariants
-//! - What is taken for bytes is what [`codec::decode_entry`] reads from them: the bytes are compared,
-//!   and only entries that encoding keeps as they are get in. Replicas that decode apply the same.
+//! - What is taken for bytes is what [`codec::decode_entry`] reads from them: the bytes are
+//!   compared, and only entries that encoding keeps as they are get in. Replicas that decode apply
+//!   the same.
 //! - At most [`ENTRIES_KEPT_MAX`] are kept. An entry that is not here is decoded.
 
 use std::{
