@@ -5,6 +5,8 @@
 //! - An offset beyond the known high watermark is checked at a ReadIndex index before it is called
 //!   out of range: a consumer that moved to a lagging agent waits and is never reset.
 //! - A parked fetch holds no bytes; it wakes on a push or at its deadline. A timer never plans.
+//! - What was planned is planned again only once it was pushed, and a session does not look at
+//!   those of its partitions that were at their end when they were last told and not pushed since.
 //! - Batches leave as they lie in the cache: a patched header and a slice. Only where a slice
 //!   would keep several times its bytes in memory is it copied, so that what an answer holds is
 //!   what it counts against the budget.
@@ -12,47 +14,51 @@
 
 mod answer;
 mod catch_up;
+mod connection;
 #[cfg(feature = "bench-internals")]
 #[doc(hidden)]
 pub mod hot;
+pub mod line;
 pub mod metrics;
 mod missing;
 mod older_rows;
 pub mod place;
 pub mod plan;
+mod planning;
 pub mod read_ahead;
 mod reader;
+mod round;
 pub mod session;
+mod stage;
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use aquifer_metadata::{
-    client::Metadata,
-    machine::{
-        effect::Pointers,
-        query::{Answer, Query},
-    },
-    watch::{PartitionState, WINDOW_RUNS_MAX},
-};
+use aquifer_metadata::{client::Metadata, machine::effect::Pointers};
 use aquifer_storage::{
     budget::{BudgetPermit, ByteBudget},
     cache::ObjectReader,
-    model::{Offset, TopicPartition},
     seam::{MonoTime, Seams},
 };
 use bytes::Bytes;
 
-pub use self::catch_up::CatchUpReaders;
 use self::{
+    answer::Kept,
     catch_up::CatchUp,
+    line::{FullLine, Line, Turn},
     metrics::FetchMetrics,
     missing::MissingObjects,
     place::Places,
-    plan::{Isolation, PartitionInput, PartitionPlan, plan_partition},
-    session::{SessionRoom, Sessions},
+    plan::Isolation,
+    round::Round,
+    session::SessionRoom,
+};
+pub use self::{
+    catch_up::CatchUpReaders,
+    connection::{BegunAnswer, ConnectionSessions},
+    line::Wanted,
 };
 use crate::view::{PartitionSnapshot, View, Watches};
 
@@ -61,8 +67,6 @@ const FIRST_PUSH_MAX: Duration = Duration::from_secs(5);
 
 /// How long one question to metadata may take.
 const QUERY_MAX: Duration = Duration::from_secs(5);
-/// Questions to metadata at the same time for one answer.
-const QUERIES_MAX: usize = 16;
 
 /// Limits of the read path.
 #[derive(Clone, Copy, Debug)]
@@ -104,14 +108,6 @@ pub struct Fetcher {
     catch_up: CatchUp,
 }
 
-/// What one connection carries from fetch to fetch.
-pub struct ConnectionSessions {
-    /// Its fetch sessions.
-    pub sessions: Sessions,
-    /// What it fetched last.
-    pub positions: Positions,
-}
-
 /// What one connection reads, and where.
 pub struct Positions {
     /// The partitions it fetched last.
@@ -134,19 +130,6 @@ pub struct FetchDeps {
     pub budget: ByteBudget,
     /// The seams.
     pub seams: Seams,
-}
-
-/// One partition to fetch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// The partition.
-    pub partition: TopicPartition,
-    /// The first offset, as the client sent it: it may be negative.
-    pub offset: i64,
-    /// At most this many bytes.
-    pub bytes_max: usize,
-    /// The leader epoch the client knows.
-    pub leader_epoch: Option<i32>,
 }
 
 /// What holds for the whole fetch.
@@ -188,36 +171,31 @@ pub struct Fetched {
     pub pointers: Option<Pointers>,
     /// Headers and bodies of whole batches, in order; empty when there is nothing (yet).
     pub records: Result<Vec<Bytes>, FetchRefused>,
+    /// Whether it has nothing to give, and no other pointers to tell, before its next push.
+    pub is_at_end: bool,
 }
 
 impl Fetched {
+    fn read(pointers: Pointers, records: Vec<Bytes>) -> Self {
+        Self { pointers: Some(pointers), records: Ok(records), is_at_end: false }
+    }
+
     fn refused(pointers: Option<Pointers>, refused: FetchRefused) -> Self {
-        Self { pointers, records: Err(refused) }
+        Self { pointers, records: Err(refused), is_at_end: false }
     }
 }
 
 /// A whole answer and the memory it counts against.
 pub struct FetchAnswer {
+    /// Whose turn each of [`Self::partitions`] is; those of the line that are left out are at
+    /// their end.
+    pub turns: Vec<u64>,
     /// One per wanted partition, in order.
     pub partitions: Vec<Fetched>,
     /// Released when the answer is written.
     pub permit: Option<BudgetPermit>,
     /// How long the client should wait before it asks again: there was no memory for an answer.
     pub throttle: Duration,
-}
-
-/// One partition on its way to an answer.
-enum Stage {
-    Refused(Fetched),
-    /// Rows older than the pushed ones, which came with these pointers, are to be asked for.
-    BelowWindow(Pointers, Offset),
-    Planned(Pointers, PartitionPlan),
-}
-
-/// A linearizable look that serves every partition of one round.
-#[derive(Default)]
-struct Look {
-    succeeded: Option<bool>,
 }
 
 impl Fetcher {
@@ -246,12 +224,6 @@ impl Fetcher {
         Self { metrics, ..self }
     }
 
-    /// What a new connection carries from fetch to fetch.
-    pub fn sessions(&self) -> ConnectionSessions {
-        let sessions = Sessions::new(self.session_room.clone());
-        ConnectionSessions { sessions, positions: self.positions() }
-    }
-
     /// Of a connection that has not fetched yet.
     pub fn positions(&self) -> Positions {
         Positions {
@@ -277,27 +249,51 @@ impl Fetcher {
         wanted: &[Wanted],
         params: FetchParams,
     ) -> FetchAnswer {
+        let turns: Vec<Turn> = (0..).zip(wanted.iter().copied()).collect();
+        self.fetch_full(positions, &turns, params).await
+    }
+
+    /// The same, of partitions that have turns already.
+    async fn fetch_full(
+        &self,
+        positions: &mut Positions,
+        turns: &[Turn],
+        params: FetchParams,
+    ) -> FetchAnswer {
+        let Positions { watches, readers, places } = positions;
+        watches.hold(turns.iter().map(|(_, one)| one.partition));
+        self.fetch_line(watches, (readers, places), &mut FullLine::new(turns), params).await
+    }
+
+    /// The same, of a line whose partitions `watches` hold.
+    async fn fetch_line(
+        &self,
+        watches: &Watches,
+        kept: Kept<'_>,
+        line: &mut dyn Line,
+        params: FetchParams,
+    ) -> FetchAnswer {
         let start = self.seams.clock.mono();
         let deadline = start + params.wait.min(self.limits.wait_max);
-        let Positions { watches, readers, places } = positions;
-        watches.hold(wanted.iter().map(|one| one.partition));
-        self.first_push(watches, wanted, start + FIRST_PUSH_MAX).await;
+        let mut round = Round::new(line.begin(&watches.pushed()));
+        self.first_push(watches, &round, start + FIRST_PUSH_MAX).await;
         let bytes_max = params.bytes_max.min(self.limits.response_bytes_max);
         let params = FetchParams { bytes_max, ..params };
         loop {
             if self.view.is_silent() {
-                return FetchAnswer::refused(wanted.len(), FetchRefused::Elsewhere);
+                return FetchAnswer::refused(&line.all(), FetchRefused::Elsewhere);
             }
-            watches.hush();
-            let stages = self.plan(wanted, watches, params).await;
-            let failed = stages.iter().any(|stage| matches!(stage, Stage::Refused(_)));
-            let available = stages.iter().map(Stage::available).fold(0, usize::saturating_add);
-            let enough = params.bytes_min.min(bytes_max) <= available;
-            if failed || enough || deadline <= self.seams.clock.mono() || wanted.is_empty() {
-                let job = answer::Job { wanted, watches, params, deadline };
-                return self.answer(job, (readers, places), stages).await;
+            let pushed = watches.pushed();
+            if !pushed.is_empty() {
+                round.push(line.pushed(&pushed));
             }
-            drop(stages);
+            self.plan(&mut round, watches, params).await;
+            let enough = params.bytes_min.min(bytes_max) <= round.available();
+            let is_late = deadline <= self.seams.clock.mono();
+            if round.is_any_refused() || enough || is_late || line.is_empty() {
+                let job = answer::Job { watches, params, deadline };
+                return self.answer(job, kept, round.into_plans()).await;
+            }
             tokio::select! {
                 biased; // A push at the deadline still counts.
                 () = watches.rung() => {}
@@ -308,8 +304,8 @@ impl Fetcher {
     }
 
     /// Waits until each partition was told of once.
-    async fn first_push(&self, watches: &Watches, wanted: &[Wanted], deadline: MonoTime) {
-        for one in wanted {
+    async fn first_push(&self, watches: &Watches, round: &Round, deadline: MonoTime) {
+        for one in round.iter() {
             while watches.look(one.partition) == PartitionSnapshot::Pending {
                 tokio::select! {
                     biased; // A push at the deadline still counts.
@@ -319,203 +315,13 @@ impl Fetcher {
             }
         }
     }
-
-    async fn plan(&self, wanted: &[Wanted], watches: &Watches, params: FetchParams) -> Vec<Stage> {
-        let mut stages = Vec::with_capacity(wanted.len());
-        let mut look = Look::default();
-        for one in wanted {
-            let stage = self.plan_one(one, watches, params.isolation, &mut look).await;
-            stages.push(self.with_older_rows(one, stage, params.isolation));
-        }
-        let mut available = stages.iter().map(Stage::available).fold(0, usize::saturating_add);
-        let below: Vec<(usize, Pointers, Offset)> = stages
-            .iter()
-            .enumerate()
-            .filter_map(|(place, stage)| match stage {
-                Stage::BelowWindow(pointers, offset) => Some((place, *pointers, *offset)),
-                Stage::Refused(_) | Stage::Planned(..) => None,
-            })
-            .collect();
-        for chunk in below.chunks(QUERIES_MAX) {
-            if 0 < available && params.bytes_max <= available {
-                // They would get no bytes; the session or the client asks for them first later.
-                for (place, pointers, offset) in chunk {
-                    let plan = PartitionPlan::nothing(*offset, *offset);
-                    stages[*place] = Stage::Planned(*pointers, plan);
-                }
-                continue;
-            }
-            let asked = chunk.iter().map(|(place, pointers, offset)| async move {
-                let below = (*pointers, *offset);
-                (*place, self.plan_below_window(&wanted[*place], below, params.isolation).await)
-            });
-            for (place, stage) in futures::future::join_all(asked).await {
-                available = available.saturating_add(stage.available());
-                stages[place] = stage;
-            }
-        }
-        stages
-    }
-
-    async fn plan_one(
-        &self,
-        one: &Wanted,
-        watches: &Watches,
-        isolation: Isolation,
-        look: &mut Look,
-    ) -> Stage {
-        let mut state = match known(watches, one) {
-            Ok(state) => state,
-            Err(refused) => return Stage::refused(None, refused),
-        };
-        if state.pointers.high_watermark.value() < one.offset {
-            // Only a linearizable look may say that an offset does not exist yet.
-            if look.succeeded.is_none() {
-                look.succeeded = Some(self.view.fresh().await.is_ok());
-            }
-            if look.succeeded == Some(false) {
-                return Stage::refused(None, FetchRefused::Unavailable);
-            }
-            state = match known(watches, one) {
-                Ok(state) => state,
-                Err(refused) => return Stage::refused(None, refused),
-            };
-        }
-        let pointers = state.pointers;
-        if let Some(refused) = check_epoch(one, &pointers) {
-            return Stage::refused(Some(pointers), refused);
-        }
-        let range = pointers.log_start.value()..=pointers.high_watermark.value();
-        if !range.contains(&one.offset) {
-            return Stage::refused(None, FetchRefused::OffsetOutOfRange);
-        }
-        let offset = Offset::new(one.offset).expect("not below the log start");
-        let bound = isolation.bound(&pointers);
-        let in_window = state.runs.first().is_none_or(|run| run.offsets.base <= offset);
-        if offset < bound && !in_window {
-            return Stage::BelowWindow(pointers, offset);
-        }
-        Stage::planned(one, offset, &state, isolation)
-    }
-
-    /// The same, planned if the rows that it needs were asked for lately.
-    fn with_older_rows(&self, one: &Wanted, stage: Stage, isolation: Isolation) -> Stage {
-        let Stage::BelowWindow(pushed, offset) = &stage else { return stage };
-        let now = self.seams.clock.mono();
-        let rows = self.catch_up.older().find(one.partition, *offset, now);
-        match rows {
-            Some(rows) => Stage::planned_older(one, (*pushed, *offset), &rows, isolation),
-            None => stage,
-        }
-    }
-
-    /// History older than the rows that were pushed with `pushed` is asked for.
-    async fn plan_below_window(
-        &self,
-        one: &Wanted,
-        (pushed, offset): (Pointers, Offset),
-        isolation: Isolation,
-    ) -> Stage {
-        let limit = WINDOW_RUNS_MAX as u32;
-        let query = Query::Runs { partition: one.partition, offset, limit };
-        let asked = self.seams.timeout(QUERY_MAX, self.metadata.query(query)).await;
-        match asked {
-            Some(Ok((index, Answer::Runs(Some(rows))))) => {
-                let (partition, runs, pointers) = (one.partition, rows.runs, rows.pointers);
-                if offset < pointers.log_start {
-                    // Retention or DeleteRecords moved past it meanwhile.
-                    return Stage::refused(None, FetchRefused::OffsetOutOfRange);
-                }
-                let rows = Arc::new(PartitionState { partition, index, runs, pointers });
-                let now = self.seams.clock.mono();
-                self.catch_up.older().answered(offset, Arc::clone(&rows), now);
-                self.keep_swept();
-                Stage::planned_older(one, (pushed, offset), &rows, isolation)
-            }
-            Some(Ok((_, Answer::Runs(None)))) => Stage::refused(None, FetchRefused::Unknown),
-            Some(Ok((_, other))) => {
-                tracing::error!(?other, "metadata answered a query of rows with something else");
-                Stage::refused(None, FetchRefused::Unavailable)
-            }
-            Some(Err(error)) => {
-                tracing::debug!(%error, "rows of older offsets are not available");
-                Stage::refused(None, FetchRefused::Unavailable)
-            }
-            None => Stage::refused(None, FetchRefused::Unavailable),
-        }
-    }
-}
-
-/// What was pushed of a partition. "Gone" is a fact of an applied index: ids are never reused.
-fn known(watches: &Watches, one: &Wanted) -> Result<Arc<PartitionState>, FetchRefused> {
-    match watches.look(one.partition) {
-        PartitionSnapshot::Known(state) => Ok(state),
-        PartitionSnapshot::Gone => Err(FetchRefused::Unknown),
-        PartitionSnapshot::Pending => Err(FetchRefused::Unavailable),
-    }
-}
-
-fn check_epoch(one: &Wanted, pointers: &Pointers) -> Option<FetchRefused> {
-    let ours = pointers.leader_epoch.value();
-    match one.leader_epoch? {
-        theirs if theirs < ours => Some(FetchRefused::FencedLeaderEpoch),
-        theirs if ours < theirs => Some(FetchRefused::UnknownLeaderEpoch),
-        _ => None,
-    }
 }
 
 impl FetchAnswer {
-    fn refused(count: usize, refused: FetchRefused) -> Self {
-        let partitions = (0..count).map(|_| Fetched::refused(None, refused)).collect();
-        Self { partitions, permit: None, throttle: Duration::ZERO }
-    }
-}
-
-impl Stage {
-    fn refused(pointers: Option<Pointers>, refused: FetchRefused) -> Self {
-        Self::Refused(Fetched::refused(pointers, refused))
-    }
-
-    /// Plans over pushed rows.
-    fn planned(one: &Wanted, offset: Offset, state: &PartitionState, isolation: Isolation) -> Self {
-        let plan = plan_partition(&PartitionInput {
-            offset,
-            bytes_max: one.bytes_max,
-            runs: &state.runs,
-            rows_follow: false,
-            bound: isolation.bound(&state.pointers),
-        });
-        Self::Planned(state.pointers, plan)
-    }
-
-    /// Plans over rows older than those that were pushed with `pushed`. How far the log goes is
-    /// told as it was pushed: what a question once gave may be older than what clients were told,
-    /// or newer than what the next ones will be. The last stable offset goes with the rows.
-    fn planned_older(
-        one: &Wanted,
-        (pushed, offset): (Pointers, Offset),
-        older: &PartitionState,
-        isolation: Isolation,
-    ) -> Self {
-        let last_stable = older.pointers.last_stable.min(pushed.high_watermark);
-        let told = Pointers { last_stable, ..pushed };
-        let mut plan = plan_partition(&PartitionInput {
-            offset,
-            bytes_max: one.bytes_max,
-            runs: &older.runs,
-            rows_follow: WINDOW_RUNS_MAX <= older.runs.len(),
-            bound: isolation.bound(&told),
-        });
-        plan.is_behind = true;
-        Self::Planned(told, plan)
-    }
-
-    fn available(&self) -> usize {
-        match self {
-            Self::Planned(_, plan) if plan.more => usize::MAX,
-            Self::Planned(_, plan) => plan.bytes_available,
-            Self::Refused(_) | Self::BelowWindow(..) => 0,
-        }
+    fn refused(turns: &[Turn], refused: FetchRefused) -> Self {
+        let partitions = turns.iter().map(|_| Fetched::refused(None, refused)).collect();
+        let turns = turns.iter().map(|(turn, _)| *turn).collect();
+        Self { turns, partitions, permit: None, throttle: Duration::ZERO }
     }
 }
 

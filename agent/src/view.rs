@@ -49,6 +49,7 @@ pub use follow::ViewService;
 pub use watches::Watches;
 
 use index::CatalogIndex;
+use watches::Bell;
 
 /// How long an unused watch is kept: a consumer that polls slowly must not cost a resync per poll.
 pub const UNWATCH_AFTER: Duration = Duration::from_secs(60);
@@ -77,7 +78,8 @@ pub struct View {
     shared: Arc<Shared>,
 }
 
-/// The state behind every handle. No lock is held across an await, and no two at once.
+/// The state behind every handle. No lock is held across an await, and no two at once but a bell's
+/// inside that of `interest`.
 struct Shared {
     metadata: Arc<dyn Metadata>,
     seams: Seams,
@@ -102,6 +104,8 @@ struct Interest {
     unconfirmed: BTreeSet<TopicPartition>,
     /// Told by the stream, and true once `unconfirmed` is empty.
     told: LogIndex,
+    /// Bells of partitions that show something new, rung when nothing more is there to be taken.
+    unrung: BTreeMap<u64, Arc<Bell>>,
 }
 
 /// Requests not yet handed to the stream: `true` watches, `false` unwatches.
@@ -114,7 +118,7 @@ struct Pending {
 struct Watched<T> {
     value: watch::Sender<T>,
     /// Rung with each new value, for those who wait for one of many.
-    bells: BTreeMap<u64, Arc<Notify>>,
+    bells: BTreeMap<u64, Arc<Bell>>,
     users: usize,
     idle_since: MonoTime,
 }

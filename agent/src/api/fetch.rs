@@ -3,16 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use aquifer_metadata::{machine::effect::Pointers, watch::CatalogTopic};
-use aquifer_storage::{budget::BudgetPermit, model::Offset};
+use aquifer_storage::{
+    budget::BudgetPermit,
+    model::{Offset, TopicPartition},
+};
 use bytes::Bytes;
 
 use super::{Request, topics};
 use crate::{
     broker::Broker,
     fetch::{
-        ConnectionSessions, FetchParams, FetchRefused, Fetched, Positions, Wanted,
+        BegunAnswer, ConnectionSessions, FetchParams, FetchRefused, Fetched,
         plan::Isolation,
-        session::{Asked, Context, PartitionKey, SessionRequest, Told},
+        session::{Asked, Begun, Context, Due, PartitionKey, SessionRequest, Told},
     },
     wire::{
         codec::{DecodeError, Reader, Records, Str},
@@ -48,28 +51,28 @@ pub async fn handle(
         };
         ((one.topic, partition.partition), asked)
     });
+    let committed = walk.isolation_level == 1;
     let session = SessionRequest {
         id: walk.session_id,
         epoch: walk.session_epoch,
         by_id: FIRST_BY_ID <= request.version,
+        committed,
     };
-    let ConnectionSessions { sessions, positions } = state;
-    let begun =
-        sessions.begin(session, || broker.fetcher.session_id(), asked.collect(), walk.forgotten());
-    let (context, wanted) = match begun {
+    let fresh_id = || broker.fetcher.session_id();
+    let begun = match state.begin(session, fresh_id, asked.collect(), walk.forgotten()) {
         Ok(begun) => begun,
         Err(code) => {
             let error_code = code.code();
             return Ok((FetchResponse { error_code, ..FetchResponse::default() }, None));
         }
     };
-    let (fetched, permit, throttle) = fetch(broker, positions, &walk, &wanted).await;
-    let committed = walk.isolation_level == 1;
+    let BegunAnswer { partitions, permit, throttle } = fetch(broker, state, &walk, &begun).await;
+    let context = begun.0;
     let mut rows: Vec<(PartitionKey, WireRow)> = Vec::new();
-    for ((key, _), one) in wanted.into_iter().zip(fetched) {
+    for (key, one) in partitions {
         let one = Answered::of(&key.0, one);
         // Of a thousand partitions in a session few have news: the others cost no row.
-        if sessions.tell(context, &key, one.told()) {
+        if state.tell(context, &key, one.told()) {
             let row = one.wire_row(key.1, committed);
             rows.push((key, row));
         }
@@ -112,38 +115,16 @@ fn grouped(rows: Vec<(PartitionKey, WireRow)>) -> Vec<FetchResponseResponses> {
     topics
 }
 
-/// One result per wanted partition, in order.
 async fn fetch(
     broker: &Broker,
-    positions: &mut Positions,
+    state: &mut ConnectionSessions,
     walk: &FetchWalk,
-    wanted: &[(PartitionKey, Asked)],
-) -> (Vec<Result<Fetched, ErrorCode>>, Option<BudgetPermit>, Duration) {
-    let mut refused: Vec<Option<ErrorCode>> = Vec::with_capacity(wanted.len());
-    let mut known = Vec::with_capacity(wanted.len());
-    // Partitions of one topic mostly follow each other.
-    let mut last: Option<(&TopicRef, Result<Arc<CatalogTopic>, ErrorCode>)> = None;
-    for ((topic, index), asked) in wanted {
-        let found = match &last {
-            Some((same, found)) if *same == topic => found,
-            _ => &last.insert((topic, topics::resolve(broker, topic).await)).1,
-        };
-        let partition = found.as_ref().map_err(|code| *code).and_then(|topic| {
-            topics::partition(topic, *index).ok_or(ErrorCode::UnknownTopicOrPartition)
-        });
-        refused.push(partition.err());
-        if let Ok(partition) = partition {
-            known.push(Wanted {
-                partition,
-                offset: asked.offset,
-                bytes_max: usize::try_from(asked.bytes_max).unwrap_or(0),
-                leader_epoch: (0 <= asked.leader_epoch).then_some(asked.leader_epoch),
-            });
-        }
-    }
+    begun: &Begun,
+) -> BegunAnswer {
+    let found = find(broker, &begun.1).await;
     let size = |number: i32| usize::try_from(number).unwrap_or(0);
     // An error on any partition answers at once.
-    let failed = refused.iter().any(Option::is_some);
+    let failed = found.iter().any(Result::is_err);
     let params = FetchParams {
         bytes_min: if failed { 0 } else { size(walk.min_bytes) },
         bytes_max: size(walk.max_bytes),
@@ -154,13 +135,24 @@ async fn fetch(
             Isolation::ReadUncommitted
         },
     };
-    let answer = broker.fetcher.fetch(positions, &known, params).await;
-    let mut fetched = answer.partitions.into_iter();
-    let results = refused.into_iter().map(|refused| match refused {
-        Some(code) => Err(code),
-        None => Ok(fetched.next().expect("one answer per known partition")),
-    });
-    (results.collect(), answer.permit, answer.throttle)
+    broker.fetcher.fetch_begun(state, begun, &found, params).await
+}
+
+/// What those due name, in order.
+async fn find(broker: &Broker, due: &[Due]) -> Vec<Result<TopicPartition, ErrorCode>> {
+    let mut partitions = Vec::with_capacity(due.len());
+    // Partitions of one topic mostly follow each other.
+    let mut last: Option<(&TopicRef, Result<Arc<CatalogTopic>, ErrorCode>)> = None;
+    for Due { key: (topic, index), .. } in due {
+        let found = match &last {
+            Some((same, found)) if *same == topic => found,
+            _ => &last.insert((topic, topics::resolve(broker, topic).await)).1,
+        };
+        partitions.push(found.as_ref().map_err(|code| *code).and_then(|topic| {
+            topics::partition(topic, *index).ok_or(ErrorCode::UnknownTopicOrPartition)
+        }));
+    }
+    partitions
 }
 
 fn row(index: i32, code: ErrorCode, committed: bool) -> WireRow {
@@ -184,18 +176,22 @@ struct Answered {
     code: ErrorCode,
     pointers: Option<Pointers>,
     records: Vec<Bytes>,
+    is_at_end: bool,
 }
 
 impl Answered {
     fn of(topic: &TopicRef, result: Result<Fetched, ErrorCode>) -> Self {
-        let Fetched { pointers, records } = match result {
+        let Fetched { pointers, records, is_at_end } = match result {
             Ok(fetched) => fetched,
-            Err(code) => return Self { code, pointers: None, records: Vec::new() },
+            Err(code) => {
+                return Self { code, pointers: None, records: Vec::new(), is_at_end: false };
+            }
         };
-        match records {
-            Ok(records) => Self { code: ErrorCode::None, pointers, records },
-            Err(refused) => Self { code: refusal(refused, topic), pointers, records: Vec::new() },
-        }
+        let (code, records) = match records {
+            Ok(records) => (ErrorCode::None, records),
+            Err(refused) => (refusal(refused, topic), Vec::new()),
+        };
+        Self { code, pointers, records, is_at_end }
     }
 
     fn told(&self) -> Told {
@@ -206,6 +202,7 @@ impl Answered {
             error: self.code,
             high_watermark: pointer(|pointers| pointers.high_watermark),
             log_start: pointer(|pointers| pointers.log_start),
+            is_at_end: self.is_at_end,
         }
     }
 

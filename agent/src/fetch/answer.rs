@@ -12,11 +12,14 @@ use aquifer_storage::{
 use futures::StreamExt;
 
 use super::{
-    FetchAnswer, FetchParams, FetchRefused, Fetched, Fetcher, Look, Stage, Wanted,
+    FetchAnswer, FetchParams, FetchRefused, Fetched, Fetcher, Wanted,
     catch_up::{CatchUpReader, CatchUpReaders},
     place::{Place, Places},
     plan::{PartitionPlan, share_bytes, share_memory},
+    planning::Look,
     reader::{self, Cutting, ReadFailed, read_cached},
+    round::Planned,
+    stage::Stage,
 };
 use crate::view::Watches;
 
@@ -31,7 +34,6 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// A fetch that is to be answered now.
 pub(super) struct Job<'a> {
-    pub wanted: &'a [Wanted],
     pub watches: &'a Watches,
     pub params: FetchParams,
     pub deadline: MonoTime,
@@ -39,7 +41,7 @@ pub(super) struct Job<'a> {
 
 /// One partition to be read.
 struct Reading<'a> {
-    one: &'a Wanted,
+    one: Wanted,
     watches: &'a Watches,
     params: FetchParams,
     at_least_one: bool,
@@ -60,28 +62,28 @@ struct Done {
 }
 
 /// What a connection keeps for the next answer.
-type Kept<'a> = (&'a mut CatchUpReaders, &'a mut Places);
+pub(super) type Kept<'a> = (&'a mut CatchUpReaders, &'a mut Places);
 
 impl Fetcher {
     pub(super) async fn answer(
         &self,
         job: Job<'_>,
         kept: Kept<'_>,
-        mut stages: Vec<Stage>,
+        mut planned: Vec<Planned>,
     ) -> FetchAnswer {
-        let plans = stages.iter_mut().filter_map(Stage::plan_mut);
+        let plans = planned.iter_mut().filter_map(|one| one.stage.plan_mut());
         let first = share_bytes(plans, job.params.bytes_max);
         let capacity = self.budget.capacity_bytes();
-        let plans = stages.iter_mut().filter_map(Stage::plan_mut);
+        let plans = planned.iter_mut().filter_map(|one| one.stage.plan_mut());
         let cost = share_memory(plans, capacity).min(capacity);
         if cost == 0 {
-            return FetchAnswer::without_records(stages, Duration::ZERO);
+            return FetchAnswer::without_records(planned, Duration::ZERO);
         }
         let Some(permit) = self.memory(cost, job.deadline).await else {
             self.metrics.starved.inc();
-            return FetchAnswer::without_records(stages, STARVED_THROTTLE);
+            return FetchAnswer::without_records(planned, STARVED_THROTTLE);
         };
-        self.read_all(job, kept, (stages, first), permit).await
+        self.read_all(job, kept, (planned, first), permit).await
     }
 
     /// Memory for an answer, at most the budget's capacity; `None` when there is none in time.
@@ -100,25 +102,26 @@ impl Fetcher {
         &self,
         job: Job<'_>,
         (readers, places): Kept<'_>,
-        (stages, first): (Vec<Stage>, Option<usize>),
+        (planned, first): (Vec<Planned>, Option<usize>),
         mut permit: BudgetPermit,
     ) -> FetchAnswer {
-        let Job { wanted, watches, params, .. } = job;
-        let mut partitions = Vec::with_capacity(stages.len());
+        let Job { watches, params, .. } = job;
+        let turns = planned.iter().map(|one| one.turn).collect();
+        let mut partitions = Vec::with_capacity(planned.len());
         let mut readings = Vec::new();
-        let (mut planned, mut held_bytes) = (0, 0);
-        for (one, stage) in wanted.iter().zip(stages) {
+        let (mut plans, mut held_bytes) = (0, 0);
+        for Planned { wanted: one, stage, .. } in planned {
             let (pointers, mut plan) = match stage {
-                Stage::Planned(pointers, plan) => (pointers, plan),
+                Stage::Planned(pointers, plan) => (pointers, *plan),
                 other => {
                     partitions.push(other.without_records());
                     continue;
                 }
             };
-            let at_least_one = first == Some(planned);
-            planned += 1;
+            let at_least_one = first == Some(plans);
+            plans += 1;
             if plan.runs.is_empty() {
-                partitions.push(Fetched { pointers: Some(pointers), records: Ok(Vec::new()) });
+                partitions.push(Fetched::read(pointers, Vec::new()));
                 continue;
             }
             plan.place = places.of(one.partition, plan.offset);
@@ -132,8 +135,7 @@ impl Fetcher {
                     readers.extend(self.go_on(reader, watches, &plan, &cutting).await);
                 }
                 held_bytes += cutting.held_bytes;
-                let records = Ok(cutting.chunks);
-                partitions.push(Fetched { pointers: Some(pointers), records });
+                partitions.push(Fetched::read(pointers, cutting.chunks));
                 continue;
             }
             let turn = partitions.len();
@@ -160,7 +162,7 @@ impl Fetcher {
             }
         }
         permit.shrink_to(held_bytes);
-        FetchAnswer { partitions, permit: Some(permit), throttle: Duration::ZERO }
+        FetchAnswer { turns, partitions, permit: Some(permit), throttle: Duration::ZERO }
     }
 
     /// Reads one partition. An object that is not there may have been replaced: metadata is asked,
@@ -192,7 +194,7 @@ impl Fetcher {
                 return Done::from(stage.without_records());
             };
             let named = plan.runs.iter().find(|run| run.object == gone).copied();
-            (reading.pointers, reading.plan) = (pointers, plan);
+            (reading.pointers, reading.plan) = (pointers, *plan);
             // A replaced object may be larger. Waiting for memory while holding some could go
             // round in circles.
             let surplus = reading.plan.held_bytes_max().saturating_sub(granted);
@@ -229,7 +231,7 @@ impl Fetcher {
         }
         if let Stage::Planned(_, plan) = &mut stage {
             plan.bytes_max = plan.bytes_max.min(bytes_max);
-            share_memory([plan], runs_max);
+            share_memory([&mut **plan], runs_max);
         }
         Ok(stage)
     }
@@ -245,7 +247,7 @@ impl Fetcher {
             Some(reader) => self.go_on(reader, reading.watches, &reading.plan, &cutting).await,
             None => None,
         };
-        let fetched = Fetched { pointers: Some(reading.pointers), records: Ok(cutting.chunks) };
+        let fetched = Fetched::read(reading.pointers, cutting.chunks);
         let (held_bytes, place) = (cutting.held_bytes, cutting.place);
         Done { fetched, held_bytes, more, reader, place }
     }
@@ -279,28 +281,11 @@ impl Fetcher {
     }
 }
 
-impl Stage {
-    fn plan_mut(&mut self) -> Option<&mut PartitionPlan> {
-        match self {
-            Self::Planned(_, plan) => Some(plan),
-            Self::Refused(_) | Self::BelowWindow(..) => None,
-        }
-    }
-
-    fn without_records(self) -> Fetched {
-        match self {
-            Self::Refused(fetched) => fetched,
-            Self::BelowWindow(pointers, _) | Self::Planned(pointers, _) => {
-                Fetched { pointers: Some(pointers), records: Ok(Vec::new()) }
-            }
-        }
-    }
-}
-
 impl FetchAnswer {
-    fn without_records(stages: Vec<Stage>, throttle: Duration) -> Self {
-        let partitions = stages.into_iter().map(Stage::without_records).collect();
-        Self { partitions, permit: None, throttle }
+    fn without_records(planned: Vec<Planned>, throttle: Duration) -> Self {
+        let turns = planned.iter().map(|one| one.turn).collect();
+        let partitions = planned.into_iter().map(|one| one.stage.without_records()).collect();
+        Self { turns, partitions, permit: None, throttle }
     }
 }
 

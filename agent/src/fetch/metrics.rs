@@ -13,17 +13,20 @@ pub struct FetchMetrics {
     pub damaged: Counter,
     /// Answers sent empty because the memory for fetches did not suffice in time.
     pub starved: Counter,
+    /// Partitions that were planned: what a fetch costs besides the bytes it sends.
+    pub planned: Counter,
 }
 
 impl FetchMetrics {
     /// Registers them.
     pub fn register(&self, registry: &mut Registry) {
-        let Self { refreshed, lost_objects, damaged, starved } = self;
+        let Self { refreshed, lost_objects, damaged, starved, planned } = self;
         let rows = [
             ("fetch_refreshed", "Reads of objects that were replaced", refreshed),
             ("fetch_lost_objects", "Referenced objects missing for 30 s", lost_objects),
             ("fetch_damaged", "Reads that met damaged bytes", damaged),
             ("fetch_starved", "Empty answers for lack of memory", starved),
+            ("fetch_planned_partitions", "Partitions looked at for answers", planned),
         ];
         for (name, help, counter) in rows {
             registry.register(name, help, counter.clone());

@@ -1,8 +1,11 @@
 //! The read path over a memory store, a pushed view and a clock that the test moves.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aquifer_metadata::{
@@ -10,14 +13,14 @@ use aquifer_metadata::{
     machine::{
         command::{AppliedReply, Command},
         effect::Run,
-        query::PartitionRuns,
+        query::{Answer, PartitionRuns, Query},
     },
-    watch::WatchEvent,
+    watch::{PartitionState, WINDOW_RUNS_MAX, WatchEvent},
 };
 use aquifer_storage::{
     error::Outcome,
     format::object_key::object_key,
-    model::{LogIndex, SessionId},
+    model::{LogIndex, SessionId, TopicPartition},
     store::Store,
 };
 use async_trait::async_trait;
@@ -36,6 +39,7 @@ use crate::{
 };
 
 mod catch_up;
+mod incremental;
 
 const WAIT: Duration = Duration::from_millis(500);
 
@@ -48,6 +52,8 @@ struct StubMetadata {
     rows: Mutex<Option<PartitionRuns>>,
     /// Unless it is empty, where the answers come from instead.
     log: Mutex<ModelLog>,
+    /// The same of certain partitions.
+    logs: Mutex<BTreeMap<TopicPartition, ModelLog>>,
     queries: AtomicU64,
     watches: mpsc::Sender<WatchEnd>,
 }
@@ -70,7 +76,12 @@ impl Metadata for StubMetadata {
 
     async fn query(&self, query: Query) -> Result<(LogIndex, Answer), CallError> {
         self.queries.fetch_add(1, Ordering::SeqCst);
-        let log = self.log.lock().unwrap().clone();
+        let mut log = self.log.lock().unwrap().clone();
+        if let Query::Runs { partition, .. } = &query
+            && let Some(other) = self.logs.lock().unwrap().get(partition)
+        {
+            log = other.clone();
+        }
         if let (Query::Runs { offset, limit, .. }, false) = (query, log.runs.is_empty()) {
             let rows = log.runs.iter().filter(|run| offset < run.offsets.next);
             let runs = rows.take(limit as usize).copied().collect();
@@ -115,7 +126,8 @@ async fn world() -> World {
     let (watches, mut opened) = mpsc::channel(16);
     let (read_index, rows) = (Mutex::new(Some(1)), Mutex::default());
     let (looks, queries, log) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
-    let metadata = Arc::new(StubMetadata { read_index, looks, rows, log, queries, watches });
+    let logs = Mutex::default();
+    let metadata = Arc::new(StubMetadata { read_index, looks, rows, log, logs, queries, watches });
     let (view, service) = View::new(metadata.clone(), seams.clone());
     seams.spawn("view", service.run(std::future::pending()));
     let end = opened.recv().await.unwrap();

@@ -89,7 +89,12 @@ impl ViewService {
                     Some(event) => {
                         told = true;
                         heard = clock.mono();
+                        // What is told together ends with this.
+                        let is_end = matches!(event, WatchEvent::Applied(_));
                         self.take(event);
+                        if is_end || stream.events.is_empty() {
+                            self.ring();
+                        }
                         ControlFlow::Continue(())
                     }
                     None => ControlFlow::Break(()),
@@ -101,6 +106,7 @@ impl ViewService {
                 () = silence => ControlFlow::Break(()),
             };
             if step.is_break() {
+                self.ring();
                 return told;
             }
             let now = clock.mono();
@@ -114,7 +120,7 @@ impl ViewService {
     /// A new stream knows nothing of the old one's watches.
     fn rewatch_all(&self) {
         let mut interest = lock(&self.shared.interest);
-        let Interest { partitions, groups, pending, unconfirmed, told } = &mut *interest;
+        let Interest { partitions, groups, pending, unconfirmed, told, .. } = &mut *interest;
         pending.partitions = partitions.keys().map(|key| (*key, true)).collect();
         pending.groups = groups.keys().map(|key| (key.clone(), true)).collect();
         let shown = partitions
@@ -212,20 +218,31 @@ impl ViewService {
 
     fn merge(&self, partition: TopicPartition, merge: impl FnOnce(&PartitionSnapshot) -> Merge) {
         let mut interest = lock(&self.shared.interest);
-        let Some(watched) = interest.partitions.get(&partition) else { return };
+        let Interest { partitions, pending, unconfirmed, unrung, .. } = &mut *interest;
+        let Some(watched) = partitions.get(&partition) else { return };
         let outcome = merge(&watched.value.borrow());
         match outcome {
             Merge::Keep => {}
             Merge::Replace(snapshot) => {
                 tell(&watched.value, snapshot);
-                watched.bells.values().for_each(|bell| bell.notify_one());
+                for (id, bell) in &watched.bells {
+                    bell.note(partition);
+                    unrung.entry(*id).or_insert_with(|| Arc::clone(bell));
+                }
             }
             Merge::Resync => {
                 debug!(%partition, "a push was missed, watching again");
-                interest.pending.partitions.insert(partition, true);
-                interest.unconfirmed.insert(partition);
+                pending.partitions.insert(partition, true);
+                unconfirmed.insert(partition);
             }
         }
+    }
+
+    /// Wakes those who wait for what was taken: once for all of it, or a fetch that waits for a
+    /// thousand partitions would be answered with the first of them.
+    fn ring(&self) {
+        let unrung = std::mem::take(&mut lock(&self.shared.interest).unrung);
+        unrung.values().for_each(|bell| bell.ring());
     }
 }
 

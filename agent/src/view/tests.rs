@@ -334,7 +334,7 @@ fn numbered(index: i32) -> TopicPartition {
 }
 
 #[tokio::test]
-async fn a_set_of_watches_rings_for_each_of_its_partitions_and_keeps_a_ring_until_it_is_hushed() {
+async fn a_set_of_watches_rings_for_each_of_its_partitions_and_tells_which_were_pushed() {
     let (view, _, mut opened) = view();
     let end = opened.recv().await.unwrap();
     let mut watches = view.watches();
@@ -347,11 +347,13 @@ async fn a_set_of_watches_rings_for_each_of_its_partitions_and_keeps_a_ring_unti
         assert_eq!(watches.look(numbered(index)), known(told));
         assert!(watches.rung().now_or_never().is_some());
         assert!(watches.rung().now_or_never().is_none());
+        assert_eq!(watches.pushed(), [numbered(index)].into());
+        assert_eq!(watches.pushed(), [].into());
     }
     let told = PartitionState { partition: numbered(1), ..state(6, vec![run(0, 2)], 2) };
     end.events.send(WatchEvent::PartitionState(told)).await.unwrap();
     testing::settle().await;
-    watches.hush();
+    assert_eq!(watches.pushed(), [numbered(1)].into());
     assert!(watches.rung().now_or_never().is_none());
 }
 
@@ -369,6 +371,10 @@ async fn a_set_of_watches_releases_what_it_no_longer_holds() {
     assert_eq!((users(0), users(1)), ((1, 1), (2, 2)));
     one.hold([numbered(1), numbered(2)]);
     assert_eq!((users(0), users(1), users(2)), ((0, 0), (2, 2), (1, 1)));
+    one.also_hold([numbered(0), numbered(1)]);
+    assert_eq!((users(0), users(1), users(2)), ((1, 1), (2, 2), (1, 1)));
+    one.let_go([numbered(0), numbered(3)]);
+    assert_eq!((users(0), users(1), users(2)), ((0, 0), (2, 2), (1, 1)));
     drop(one);
     assert_eq!((users(1), users(2)), ((1, 1), (0, 0)));
     assert_eq!(other.look(numbered(0)), PartitionSnapshot::Pending);
@@ -381,11 +387,16 @@ async fn a_partition_that_was_gone_is_asked_for_again_by_the_next_request() {
     let mut watches = view.watches();
     watches.hold([partition()]);
     assert_eq!(end.requests.recv().await, Some(WatchRequest::Watch(partition())));
-    let gone = WatchEvent::PartitionGone(partition(), LogIndex::new(3));
-    end.events.send(gone).await.unwrap();
-    testing::settle().await;
-    assert_eq!(watches.look(partition()), PartitionSnapshot::Gone);
-    watches.hold([partition()]);
-    assert_eq!(watches.look(partition()), PartitionSnapshot::Pending);
-    assert_eq!(end.requests.recv().await, Some(WatchRequest::Watch(partition())));
+    for index in 0..2 {
+        let gone = WatchEvent::PartitionGone(partition(), LogIndex::new(3 + index));
+        end.events.send(gone).await.unwrap();
+        testing::settle().await;
+        assert_eq!(watches.look(partition()), PartitionSnapshot::Gone);
+        match index {
+            0 => watches.hold([partition()]),
+            _ => watches.also_hold([partition()]),
+        }
+        assert_eq!(watches.look(partition()), PartitionSnapshot::Pending);
+        assert_eq!(end.requests.recv().await, Some(WatchRequest::Watch(partition())));
+    }
 }

@@ -2,8 +2,8 @@
 //! request costs neither a subscription nor a timer per partition.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
 use aquifer_storage::model::TopicPartition;
@@ -17,9 +17,30 @@ pub struct Watches {
     shared: Arc<Shared>,
     /// Its name among the bells of a partition.
     id: u64,
-    bell: Arc<Notify>,
+    bell: Arc<Bell>,
     held: BTreeMap<TopicPartition, Held>,
     round: u64,
+}
+
+/// What wakes a set of watches, and which of its partitions did: a set of ten thousand must not be
+/// looked through for the one that moved.
+#[derive(Default)]
+pub(super) struct Bell {
+    /// At most those that are held, and for a while those that were.
+    pushed: Mutex<BTreeSet<TopicPartition>>,
+    ring: Notify,
+}
+
+impl Bell {
+    /// A partition shows something new. Who waits learns of it with the next [`Self::ring`].
+    pub(super) fn note(&self, partition: TopicPartition) {
+        lock(&self.pushed).insert(partition);
+    }
+
+    /// Wakes who waits.
+    pub(super) fn ring(&self) {
+        self.ring.notify_one();
+    }
 }
 
 struct Held {
@@ -65,6 +86,36 @@ impl Watches {
         }
     }
 
+    /// Holds these partitions from now on, and those that it held before.
+    pub fn also_hold(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) {
+        let (mut gone, mut missing) = (Vec::new(), Vec::new());
+        for partition in partitions {
+            match self.held.get(&partition) {
+                // One that was gone may have been added since.
+                Some(held) if *held.receiver.borrow() == PartitionSnapshot::Gone => {
+                    gone.push(partition);
+                }
+                Some(_) => {}
+                None => missing.push(partition),
+            }
+        }
+        self.let_go(gone.iter().copied());
+        missing.extend(gone);
+        if !missing.is_empty() {
+            self.add(missing);
+        }
+    }
+
+    /// Holds these no longer.
+    pub fn let_go(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) {
+        let held = &mut self.held;
+        let old = partitions.into_iter().filter(|partition| held.remove(partition).is_some());
+        let old: Vec<TopicPartition> = old.collect();
+        if !old.is_empty() {
+            release(&self.shared, self.id, old.into_iter());
+        }
+    }
+
     fn add(&mut self, partitions: Vec<TopicPartition>) {
         let mut interest = lock(&self.shared.interest);
         for partition in partitions {
@@ -86,18 +137,22 @@ impl Watches {
         held.map_or(PartitionSnapshot::Pending, |held| held.receiver.borrow().clone())
     }
 
-    /// Forgets what was pushed up to now: whoever looks afterwards sees it.
-    pub fn hush(&self) {
-        // At most one ring is kept.
-        let _ = self.bell.notified().now_or_never();
+    /// Takes the partitions that were pushed since the last call: whoever looks at them afterwards
+    /// sees it. Some may be held no longer.
+    pub fn pushed(&self) -> BTreeSet<TopicPartition> {
+        // At most one ring is kept. It goes first: a push in between is taken below and rings for
+        // nothing, the other way round it would not be heard.
+        let _ = self.bell.ring.notified().now_or_never();
+        std::mem::take(&mut *lock(&self.bell.pushed))
     }
 
-    /// Completes with the next push of any of the partitions since the last [`Self::hush`].
+    /// Completes with the next push of any of the partitions since the last [`Self::pushed`]. May
+    /// complete without one, once.
     ///
     /// # Cancel safety
     /// Dropping the future loses no push.
     pub async fn rung(&self) {
-        self.bell.notified().await;
+        self.bell.ring.notified().await;
     }
 }
 
