@@ -321,12 +321,13 @@ impl Run {
         };
         let shapes = vec![(2, 32); batches];
         log.append(&*self.world.store, object_name(object, false), (0, &shapes)).await;
-        let mut model = self.model.lock().unwrap();
-        let live = model.named.get_mut(&key).unwrap();
-        live.last_stable = live.last_stable.max(log.end() - open);
-        (live.log, live.window) = (log, window);
-        let (partition, log) = (live.partition, live.log.clone());
-        drop(model);
+        let partition = {
+            let mut model = self.model.lock().unwrap();
+            let live = model.named.get_mut(&key).unwrap();
+            live.last_stable = live.last_stable.max(log.end() - open);
+            (live.log, live.window) = (log.clone(), window);
+            live.partition
+        };
         self.world.metadata.logs.lock().unwrap().insert(partition, log);
         self.push(key).await;
     }
@@ -428,11 +429,13 @@ impl Run {
             Context::Opened(id) => Some((id, 1)),
             Context::Incremental(id) => Some((id, epoch + 1)),
         };
-        let model = self.model.lock().unwrap();
-        let all = client.reference.line.iter();
-        let all: BTreeMap<_, _> = all.map(|key| (key.clone(), model.found(key))).collect();
-        let found: Vec<_> = begun.1.iter().map(|due| model.found(&due.key)).collect();
-        drop(model);
+        let (all, found) = {
+            let model = self.model.lock().unwrap();
+            let all = client.reference.line.iter();
+            let all: BTreeMap<_, _> = all.map(|key| (key.clone(), model.found(key))).collect();
+            let found: Vec<_> = begun.1.iter().map(|due| model.found(&due.key)).collect();
+            (all, found)
+        };
         let bytes_min = if found.iter().any(Result::is_err) { 0 } else { params.bytes_min };
         let (fetcher, (sender, answer)) = (self.world.fetcher.clone(), oneshot::channel());
         self.world.seams.spawn("fetch", async move {
