@@ -2,11 +2,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes run on real clocks")]
 
+pub mod chaos;
 pub mod client;
 pub mod cluster;
 pub mod history;
 pub mod process;
 pub mod raw;
+pub mod real;
 pub mod record;
 pub mod sim;
 pub mod stub;

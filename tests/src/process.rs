@@ -58,6 +58,14 @@ impl Process {
         Ok(())
     }
 
+    /// Sends it a signal by its name, such as STOP.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status()?;
+        anyhow::ensure!(status.success(), "signal {name} to {}", self.name);
+        Ok(())
+    }
+
     /// Asks it to end (SIGTERM) and returns whether it did so with success.
     pub fn terminate(mut self) -> anyhow::Result<bool> {
         let status = Command::new("kill").arg(self.child.id().to_string()).status()?;

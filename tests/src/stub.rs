@@ -15,7 +15,8 @@ use crate::process::{Process, free_address, http_get, tool, wait_ready};
 pub struct StoreStub {
     /// Where it listens.
     pub address: SocketAddr,
-    _process: Process,
+    /// Ends with the handle, unless somebody else started it.
+    _process: Option<Process>,
 }
 
 impl StoreStub {
@@ -36,7 +37,12 @@ impl StoreStub {
         command.args(["bench", "store", "--listen", &address.to_string()]).args(arguments);
         let mut process = Process::start("aquifer bench store", &mut command)?;
         wait_ready(&mut process, address, "/-/counters")?;
-        Ok(Self { address, _process: process })
+        Ok(Self { address, _process: Some(process) })
+    }
+
+    /// The one that somebody else runs at `address`.
+    pub fn at(address: SocketAddr) -> Self {
+        Self { address, _process: None }
     }
 
     /// Replaces the fault rules, a JSON list; `[]` heals.
