@@ -98,6 +98,8 @@ struct Inner {
     deadline: Duration,
     /// Named by the watch stream, so that its end makes the session absent.
     session: watch::Sender<Option<SessionId>>,
+    /// The furthest that a leader said it is, in answers to heartbeats.
+    leader_index: AtomicU64,
     seams: Seams,
 }
 
@@ -144,7 +146,9 @@ impl RemoteClient {
         let lineage = config.lineage.map(OnceLock::from).unwrap_or_default();
         let connections = Connections::new(config.addresses, seams.clone());
         let (deadline, session) = (config.deadline, watch::Sender::new(None));
-        let inner = Inner { connections, cluster_id, lineage, deadline, session, seams };
+        let leader_index = AtomicU64::default();
+        let inner =
+            Inner { connections, cluster_id, lineage, deadline, session, leader_index, seams };
         Self { inner: Arc::new(inner) }
     }
 
@@ -424,6 +428,11 @@ struct Leader {
 }
 
 impl Leader {
+    /// How far the leader is, as far as it is known.
+    fn index(&self) -> LogIndex {
+        LogIndex::new(self.client.inner.leader_index.load(Ordering::Relaxed))
+    }
+
     /// The agent of `session` took in the catalog as of `seen`.
     fn tell(&self, session: SessionId, seen: LogIndex) {
         if self.client.inner.connections.current_id() == Some(self.connection) {
@@ -459,8 +468,9 @@ impl RemoteClient {
             Ok(Heard { cluster_id: heard.cluster_id, lineage, reply })
         };
         let heard = self.call(Call::read("heartbeat"), send).await?;
-        if matches!(heard, Heartbeat::Live { .. }) {
+        if let Heartbeat::Live { index, .. } = &heard {
             self.note_session(session);
+            self.inner.leader_index.fetch_max(index.value(), Ordering::Relaxed);
         }
         Ok(heard)
     }

@@ -1,9 +1,11 @@
 //! The two streams: what the caller sends is the request's body, what comes back is carried to the
 //! caller by one task. Either end closes the stream.
 
+use std::{sync::Arc, time::Duration};
+
 use aquifer_storage::{
     model::{CommitSeq, LogIndex, SessionId},
-    seam::Seams,
+    seam::{Clock, MonoTime, Seams},
 };
 use futures::{Stream, StreamExt, future, stream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -31,6 +33,10 @@ const WATCH_REQUESTS_MAX: usize = 1024;
 const WATCH_EVENTS_MAX: usize = 256;
 /// Reports not yet sent: the next one says more, so few are enough.
 const REPORTS_MAX: usize = 4;
+
+/// A node may be behind what the leader says for this long; then another one is watched. Longer
+/// than an election, and as long as a busy node may take.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// A stream that was accepted.
 pub(super) struct Opened<Ask, Reply> {
@@ -155,7 +161,8 @@ impl OpenedWatch {
         let (told, events) = mpsc::channel(WATCH_EVENTS_MAX);
         let Self { opened: Opened { outgoing, incoming, _body: end }, reports } = self;
         let reporter = Reporter { taken: Taken::default(), session, reports, leader };
-        seams.spawn("watch", carry_watch(incoming, told, reporter, end));
+        let clock = Arc::clone(&seams.clock);
+        seams.spawn("watch", carry_watch(incoming, told, (reporter, clock), end));
         WatchStream { requests: outgoing, events }
     }
 }
@@ -166,6 +173,32 @@ struct Reporter {
     session: watch::Receiver<Option<SessionId>>,
     reports: mpsc::Sender<proto::WatchStreamOpen>,
     leader: Leader,
+}
+
+/// Whether a node is behind the leader for too long: one that is cut off from its group, or was
+/// removed from it, goes on telling what it last knew.
+#[derive(Default)]
+struct Lag {
+    /// What the node told.
+    told: LogIndex,
+    /// What it must tell, and since when.
+    due: Option<(LogIndex, MonoTime)>,
+}
+
+impl Lag {
+    /// Takes note of an event while the leader is known to be at `leader`.
+    fn is_too_long(&mut self, event: &WatchEvent, leader: LogIndex, now: MonoTime) -> bool {
+        if let WatchEvent::Applied(index) = event {
+            self.told = *index;
+        }
+        match self.due {
+            Some((due, since)) if self.told < due => BEHIND_MAX <= now.since(since),
+            _ => {
+                self.due = (self.told < leader).then_some((leader, now));
+                false
+            }
+        }
+    }
 }
 
 impl Reporter {
@@ -265,10 +298,11 @@ async fn carry<Message, T>(
 async fn carry_watch(
     mut incoming: Streaming<proto::WatchStreamReply>,
     caller: mpsc::Sender<WatchEvent>,
-    mut reporter: Reporter,
+    (mut reporter, clock): (Reporter, Arc<dyn Clock>),
     end: oneshot::Sender<()>,
 ) {
     let _end = end; // Ends the request's body with this task.
+    let mut lag = Lag::default();
     loop {
         let message = tokio::select! {
             message = incoming.message() => message,
@@ -276,9 +310,43 @@ async fn carry_watch(
             () = caller.closed() => return,
         };
         let Some(event) = read_next(message, watch_event) else { return };
+        if lag.is_too_long(&event, reporter.leader.index(), clock.mono()) {
+            tracing::info!(told = %lag.told, "a metadata node is behind, leaving it");
+            return;
+        }
         reporter.taken.sending(&event);
         if caller.send(event).await.is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> MonoTime {
+        MonoTime::from_zero(Duration::from_millis(millis))
+    }
+
+    fn told(index: u64) -> WatchEvent {
+        WatchEvent::Applied(LogIndex::new(index))
+    }
+
+    #[test]
+    fn a_node_that_stays_behind_what_the_leader_said_is_left() {
+        let (mut lag, leader) = (Lag::default(), LogIndex::new(10));
+        assert!(!lag.is_too_long(&told(7), leader, at(0)));
+        assert!(!lag.is_too_long(&told(7), leader, at(1999)));
+        assert!(lag.is_too_long(&told(9), LogIndex::new(20), at(2000)));
+    }
+
+    #[test]
+    fn a_node_that_follows_at_a_distance_is_kept() {
+        let mut lag = Lag::default();
+        for step in 0..100 {
+            let (told, leader) = (told(step * 10), LogIndex::new(step * 10 + 15));
+            assert!(!lag.is_too_long(&told, leader, at(step * 900)));
         }
     }
 }
