@@ -19,12 +19,11 @@ use aquifer_tests::{
     chaos::{
         disk,
         lab::{Lab, Server, Shape},
-        load::{Load, LoadShape},
+        load::{Load, LoadShape, serves_what_it_knows},
         mix,
         network::Cut,
         pump::Pump,
     },
-    raw,
     real::nothing_is_lost_while,
     sim::rng::SimRng,
 };
@@ -77,17 +76,6 @@ fn tell(what: &str, mut pauses: Vec<Duration>) -> (Duration, Duration) {
     let all: Vec<u128> = pauses.iter().map(Duration::as_millis).collect();
     println!("{what}: median {median:?}, longest {longest:?} of {}; ms: {all:?}", pauses.len());
     (median, longest)
-}
-
-/// Reads a topic's first records through one agent, as a client that just came would.
-fn reads(lab: &Lab, agent: usize, topic: &str) -> anyhow::Result<()> {
-    let mut connection = raw::Connection::open(lab.address(Server::Agent(agent)))?;
-    let fetched = raw::fetched(&connection.call(&raw::fetch(topic, 0, 0, 100))?)?;
-    ensure!(
-        fetched.code == 0 && !fetched.batches.is_empty(),
-        "agent {agent} serves {topic}: {fetched:?}"
-    );
-    Ok(())
 }
 
 /// What comes before the faults of a random order: everything works for a while.

@@ -212,6 +212,7 @@ impl Lab {
             // Only the wall clock, and looked at each time.
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
+        command.env("NO_COLOR", "1");
         if self.shape.bucket {
             command.envs(s3_environment(self.address(Server::Store)));
         }
@@ -337,14 +338,7 @@ impl Lab {
 
     /// The ends of all logs, for a failure.
     pub fn logs(&self) -> String {
-        let mut text = String::new();
-        for server in self.hosts.keys() {
-            let log = self.log(*server);
-            let lines: Vec<&str> = log.lines().collect();
-            let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
-            text.push_str(&format!("--- {}\n{}\n", server.name(), last.join("\n")));
-        }
-        text
+        logs_in(self.folder.path())
     }
 
     /// Waits until a server's log holds `words`.
@@ -478,9 +472,6 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            println!("{}", self.logs());
-        }
         self.processes.clear();
         for disk in &self.disks {
             if let Err(error) = run(Command::new("umount").arg(disk)) {
@@ -491,6 +482,21 @@ impl Drop for Lab {
             copy(self.folder.path(), Path::new(&kept));
         }
     }
+}
+
+/// The ends of all logs in a folder.
+pub fn logs_in(folder: &Path) -> String {
+    let mut text = String::new();
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths.iter().filter(|path| path.extension().is_some_and(|end| end == "log")) {
+        let log = String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
+        text.push_str(&format!("--- {}\n{}\n", path.display(), last.join("\n")));
+    }
+    text
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {

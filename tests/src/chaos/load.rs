@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
     sync::{Arc, Mutex, atomic::Ordering},
     thread::sleep,
     time::{Duration, Instant},
@@ -13,15 +14,17 @@ use aquifer_storage::seam::system;
 use tokio::{runtime::Runtime, task::JoinHandle, time::timeout};
 
 use super::{
-    lab::{Lab, PATIENCE, Server},
+    lab::{Lab, PATIENCE, Server, logs_in},
     steady,
 };
 use crate::{
-    history::{self, Action, History, Key, Nanos, Operation},
+    history::{self, Action, History, Key, Nanos, Operation, Value},
     raw,
     sim::{
         client::{
-            Client, Partition, Shared, consumer, lister,
+            Client, Partition, Shared,
+            batch::{self, Stamp},
+            consumer, lister,
             producer::{self, ProducerKind},
             reader,
         },
@@ -33,6 +36,8 @@ use crate::{
 };
 
 const TOPIC: &str = "chaos";
+/// A few records that every agent has read: what it serves whatever it is cut from.
+const KNOWN: &str = "known";
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Producers give a batch up after two minutes.
 const FINISH_WITHIN: Duration = Duration::from_secs(150);
@@ -79,12 +84,21 @@ pub struct Load {
     clients: Vec<(u32, JoinHandle<()>)>,
     seed: u64,
     operations: Vec<Operation>,
+    /// Of the deployment: its logs tell why something does not work.
+    folder: PathBuf,
 }
 
 impl Load {
     /// Creates the topic and starts the clients.
     pub fn start(lab: &mut Lab, shape: &LoadShape) -> anyhow::Result<Self> {
         create(lab, TOPIC, shape.partitions)?;
+        create(lab, KNOWN, 1)?;
+        lab.agents().try_for_each(|agent| tell(lab, agent))?;
+        lab.agents().try_for_each(|agent| {
+            lab.until("an agent read what it shall know", |lab| {
+                serves_what_it_knows(lab, agent).is_ok()
+            })
+        })?;
         let trace = Trace::new(std::env::var_os("CHAOS_TRACE").is_some());
         // Of the simulated world, only the clock and the trace are used.
         let universe = Universe {
@@ -107,7 +121,8 @@ impl Load {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (clients, operations) = (Vec::new(), Vec::new());
-        let mut load = Self { runtime, shared, clients, seed: shape.seed, operations };
+        let (seed, folder) = (shape.seed, lab.path(""));
+        let mut load = Self { runtime, shared, clients, seed, operations, folder };
         load.start_clients(shape);
         load.progress()?;
         Ok(load)
@@ -222,7 +237,11 @@ impl Load {
                 return Ok(began.elapsed());
             }
             if PATIENCE < began.elapsed() {
-                bail!("partitions {missing:?} do not work after {PATIENCE:?}");
+                for line in self.shared.universe.trace.take_lines() {
+                    println!("{line}");
+                }
+                let logs = logs_in(&self.folder);
+                bail!("partitions {missing:?} do not work after {PATIENCE:?}\n{logs}");
             }
             sleep(LOOK_INTERVAL);
         }
@@ -330,6 +349,26 @@ impl Load {
         history.final_reads.dedup_by_key(|(key, _)| *key);
         Ok(())
     }
+}
+
+/// Writes a record of [`KNOWN`] through one agent.
+fn tell(lab: &Lab, agent: usize) -> anyhow::Result<()> {
+    let stamp = Stamp { producer_id: -1, epoch: -1, sequence: -1, timestamp_ms: 0 };
+    let records = batch::build(Key(0), &[Value(agent as u64)], &stamp);
+    let mut connection = raw::Connection::open(lab.address(Server::Agent(agent)))?;
+    let request = raw::produce(-1, 10_000, &[(KNOWN, 0, Some(&records))]);
+    let produced = raw::produced(&connection.call(&request)?)?;
+    ensure!(produced.iter().all(|one| one.code == 0), "produce: {produced:?}");
+    Ok(())
+}
+
+/// Fails unless an agent serves all that it has read before.
+pub fn serves_what_it_knows(lab: &Lab, agent: usize) -> anyhow::Result<()> {
+    let mut connection = raw::Connection::open(lab.address(Server::Agent(agent)))?;
+    let fetched = raw::fetched(&connection.call(&raw::fetch(KNOWN, 0, 0, 100))?)?;
+    let whole = fetched.code == 0 && fetched.batches.len() == lab.agents().len();
+    ensure!(whole, "agent {agent}: {fetched:?}");
+    Ok(())
 }
 
 /// Creates a topic through the first agent.
