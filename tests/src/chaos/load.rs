@@ -41,6 +41,8 @@ const KNOWN: &str = "known";
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Producers give a batch up after two minutes.
 const FINISH_WITHIN: Duration = Duration::from_secs(150);
+/// Batches are small, and each is an object: reading everything takes a GET for each.
+const READ_WITHIN: Duration = Duration::from_secs(300);
 /// Tries of a read at the end, which nothing disturbs any more.
 const READS_MAX: u32 = 20;
 
@@ -297,6 +299,9 @@ impl Load {
         history.operations = std::mem::take(&mut self.operations);
         let violations = history::check(&history);
         let told = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        for error in [works.as_ref().err(), finished.as_ref().err(), read.as_ref().err()] {
+            error.into_iter().for_each(|error| println!("{error}"));
+        }
         ensure!(violations.is_empty(), "laws were broken (seed {}):\n{told}", self.seed);
         works?;
         finished?;
@@ -331,7 +336,7 @@ impl Load {
                 let mut tries = 0;
                 let polled = loop {
                     let reading =
-                        async { timeout(PATIENCE, reader::read_all(&admin, agent, key)).await };
+                        async { timeout(READ_WITHIN, reader::read_all(&admin, agent, key)).await };
                     match self.runtime.block_on(reading) {
                         Ok(Ok(polled)) => break polled,
                         Ok(Err(refused)) if READS_MAX <= tries => {
