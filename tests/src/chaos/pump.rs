@@ -3,6 +3,8 @@
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::ensure;
@@ -18,6 +20,8 @@ const TOPIC: &str = "pump";
 const PARTITIONS: i32 = 200;
 /// As long as a broker takes by default.
 const REMARK_BYTES: usize = 4000;
+/// A refusal that lasts is one.
+const RETRY_MAX: Duration = Duration::from_secs(3);
 /// Connections at once.
 const LANES: usize = 8;
 
@@ -28,7 +32,7 @@ pub struct Pump {
 
 impl Pump {
     /// Makes the topic whose offsets are committed.
-    pub fn new(lab: &Lab) -> anyhow::Result<Self> {
+    pub fn new(lab: &mut Lab) -> anyhow::Result<Self> {
         load::create(lab, TOPIC, PARTITIONS)?;
         Ok(Self { address: lab.address(Server::Agent(0)) })
     }
@@ -67,8 +71,24 @@ impl Pump {
     }
 }
 
-/// OffsetCommit v5 for the first `partitions`, from outside of any generation.
+/// Commits, however long a leader is looked for; not while there is none for seconds.
 fn commit(
+    connection: &mut Connection,
+    group: &str,
+    partitions: i32,
+    remark: &str,
+) -> anyhow::Result<()> {
+    let first = Instant::now();
+    loop {
+        match commit_once(connection, group, partitions, remark) {
+            Err(_) if first.elapsed() < RETRY_MAX => sleep(Duration::from_millis(50)),
+            committed => return committed,
+        }
+    }
+}
+
+/// OffsetCommit v5 for the first `partitions`, from outside of any generation.
+fn commit_once(
     connection: &mut Connection,
     group: &str,
     partitions: i32,

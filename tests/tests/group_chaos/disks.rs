@@ -22,7 +22,7 @@ fn with_disks(mib: u32) -> anyhow::Result<Option<Lab>> {
 fn x18_a_metadata_disk_is_full() -> anyhow::Result<()> {
     let Some(mut lab) = with_disks(100)? else { return Ok(()) };
     let mut load = Load::start(&mut lab, &shape())?;
-    let pump = Pump::new(&lab)?;
+    let pump = Pump::new(&mut lab)?;
     let leader = lab.leader()?;
     let filling = lab.fill_disk(leader)?;
     // What is refused meanwhile was refused by the node that hands over.
@@ -38,10 +38,10 @@ fn x18_a_metadata_disk_is_full() -> anyhow::Result<()> {
     for place in others {
         fillings.push(lab.fill_disk(place)?);
     }
-    while pump.bytes(HALF_A_SEGMENT_MIB).is_ok() {}
-    for node in NODES {
-        lab.says(node, "the metadata disk is full")?;
-    }
+    lab.until("all disks are full", |lab| {
+        pump.bytes(HALF_A_SEGMENT_MIB).ok();
+        NODES.into_iter().all(|node| lab.log(node).contains("the metadata disk is full"))
+    })?;
     sleep(millis(500)); // What was committed is told.
     let from = load.now();
     sleep(if full() { Duration::from_secs(60) } else { millis(1000) });
@@ -74,8 +74,10 @@ fn x19_a_bit_flips_in_the_log_of_a_minority() -> anyhow::Result<()> {
     ensure!(last.contains("damaged") && last.contains("replace the node"), "it says {last:?}");
     println!("it says {last:?}");
     println!("the others work within {:?}", load.progress()?);
-    lab.operate(&["transfer-leader", &sound.to_string()])?;
-    ensure!(lab.leader_but(Some(damaged))? == sound, "node {leader} leads on");
+    lab.until("the other one leads", |lab| {
+        lab.operate(&["transfer-leader", &sound.to_string()]).ok();
+        lab.status(sound, false).is_some_and(|status| status.leader == Some(sound))
+    })?;
     println!("under another leader, too, within {:?}", load.progress()?);
     // What it says is what helps: a new node in its place.
     lab.kill(Server::Node(damaged))?;
@@ -88,7 +90,7 @@ fn x19_a_bit_flips_in_the_log_of_a_minority() -> anyhow::Result<()> {
 fn x24_a_node_that_was_away_too_long_installs_a_snapshot_under_load() -> anyhow::Result<()> {
     let Some(mut lab) = with_disks(300)? else { return Ok(()) };
     let mut load = Load::start(&mut lab, &shape())?;
-    let pump = Pump::new(&lab)?;
+    let pump = Pump::new(&mut lab)?;
     let [late, other] = lab.followers()?;
     lab.kill(Server::Node(late))?;
     // The entries kept behind a snapshot must not reach back to where the node left.
