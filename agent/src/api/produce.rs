@@ -317,3 +317,6 @@ fn rejected_code(version: i16, rejected: BatchRejected) -> ErrorCode {
         BatchRejected::OffsetsExhausted => ErrorCode::PolicyViolation,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -208,3 +208,7 @@ async fn write_all(
     }
     write.flush().await.map_err(End::Network)
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may unwrap")]
+mod tests;
