@@ -219,6 +219,58 @@ fn nothing_is_left_for_later_in_the_code() {
     report(broken);
 }
 
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The planted bugs, as (name, text of the patch).
+fn planted() -> Vec<(String, String)> {
+    let folder = fs::read_dir(root().join("tests/planted")).expect("tests/planted is readable");
+    let paths = folder.map(|entry| entry.expect("entry").path());
+    let patches = paths.filter(|path| path.extension().is_some_and(|end| end == "patch"));
+    let read = |path: PathBuf| {
+        let name = path.file_stem().expect("a patch has a name").to_string_lossy().into_owned();
+        (name, fs::read_to_string(path).expect("utf-8"))
+    };
+    patches.map(read).collect()
+}
+
+#[test]
+fn every_test_that_holds_an_invariant_exists_and_every_planted_bug_has_its_row() {
+    let table = fs::read_to_string(root().join("tests/INVARIANTS.md")).expect("utf-8");
+    let sources = sources();
+    let bugs = planted();
+    let mut broken = Vec::new();
+    for (file, test) in quoted(&table).filter_map(|word| word.split_once(".rs::")) {
+        let file = format!("{file}.rs");
+        let function = format!("fn {test}(");
+        if !sources.iter().any(|(path, text)| *path == file && text.contains(&function)) {
+            broken.push(format!("INVARIANTS.md: {file} has no test {test}"));
+        }
+    }
+    for row in table.lines() {
+        let bugs_of = row.split(" | ").nth(3).unwrap_or_default();
+        for bug in quoted(bugs_of).filter(|bug| !bugs.iter().any(|(name, _)| name == bug)) {
+            broken.push(format!("INVARIANTS.md: there is no tests/planted/{bug}.patch"));
+        }
+    }
+    for (name, patch) in &bugs {
+        let head = |key: &str| patch.lines().find_map(|line| line.strip_prefix(key));
+        let test = head("# caught by: ").and_then(|command| command.rsplit([' ', ':']).next());
+        if test.is_none_or(|test| !table.contains(&format!(".rs::{test}`"))) {
+            broken.push(format!("INVARIANTS.md: does not name {test:?}, which catches {name}"));
+        }
+        for invariant in head("# holds: ").unwrap_or("none").split(", ") {
+            let (row, bug) = (format!("| {invariant} | "), format!("`{name}`"));
+            if !table.lines().any(|line| line.starts_with(&row) && line.contains(&bug)) {
+                broken.push(format!("INVARIANTS.md: the row of {invariant} does not name {name}"));
+            }
+        }
+    }
+    report(broken);
+}
+
 #[test]
 fn modules_are_files_next_to_their_folder() {
     let broken = sources().into_iter().map(|(path, _)| path).filter(|p| p.ends_with("/mod.rs"));
