@@ -313,6 +313,20 @@ async fn a_fresh_view_has_applied_an_index_read_after_the_call() {
     }
 }
 
+#[tokio::test]
+async fn a_fresh_view_waits_until_it_shows_the_index_that_was_read() {
+    let (view, _, mut opened) = view();
+    let end = opened.recv().await.unwrap();
+    let mut fresh = Box::pin(view.fresh());
+    for _ in 0..3 {
+        assert!((&mut fresh).now_or_never().is_none(), "nothing was told yet");
+        testing::settle().await;
+    }
+    end.events.send(WatchEvent::Applied(LogIndex::new(1))).await.unwrap();
+    assert_eq!(fresh.await.unwrap(), LogIndex::new(1));
+    assert_eq!(view.applied(), LogIndex::new(1));
+}
+
 #[test]
 fn an_unused_watch_is_dropped_after_a_while() {
     let (metadata, _) = ModelMetadata::new(system::seams());

@@ -78,6 +78,17 @@ fn an_entry_above_our_level_is_told_apart_from_damage() {
 }
 
 #[test]
+fn a_snapshot_above_our_level_is_refused_before_its_rows_are_read() {
+    let supported = crate::machine::LEVEL;
+    let header = proto::SnapshotHeader { min_level: supported + 1, ..Default::default() };
+    let mut bytes = vec![0x0a]; // Field 1 of `Snapshot`; behind it a row that only a newer one has.
+    header.encode_length_delimited(&mut bytes).unwrap();
+    bytes.extend([0x9a, 0x06, 0x00]);
+    let refused = CodecError::LevelTooHigh { level: supported + 1, supported };
+    assert_eq!(decode_snapshot(&bytes).err(), Some(refused));
+}
+
+#[test]
 fn a_command_this_build_does_not_know_is_refused() {
     // Field 99 of `Command`, as a newer build might write it.
     let unknown = [0x0a, 0x00, 0x1a, 0x03, 0x9a, 0x06, 0x00];
