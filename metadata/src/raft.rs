@@ -25,6 +25,7 @@ pub mod network;
 pub mod own_entries;
 pub mod peer;
 pub mod record;
+pub mod runtime;
 pub mod snapshot_file;
 pub mod state_machine;
 pub mod wire;
@@ -43,6 +44,7 @@ openraft::declare_raft_types!(
         D = EncodedEntry,
         R = EntryReply,
         Node = Member,
+        AsyncRuntime = runtime::SeededRuntime,
 );
 
 /// A Raft entry of our group.

@@ -36,6 +36,7 @@ use crate::{
         network::Peers,
         own_entries::OwnEntries,
         peer::Myself,
+        runtime::drawing_from,
         snapshot_file::SnapshotFiles,
         state_machine::{MachineCell, StateMachine},
     },
@@ -174,7 +175,8 @@ impl Parts {
         let raft_config = Arc::new(raft_config(&config, alone));
         let Identity { cluster_id, node_id: id, lineage } = identity.clone();
         let peers = Peers::new(Myself { cluster_id, lineage, id, incarnation }, seams.clone());
-        let raft = RaftHandle::new(id, raft_config, peers.clone(), log, adapter)
+        let raft = RaftHandle::new(id, raft_config, peers.clone(), log, adapter);
+        let raft = drawing_from(&*seams.rng, raft)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
         // From here on Raft stops when `running` does, also when this future is dropped.
