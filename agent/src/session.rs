@@ -22,6 +22,7 @@ use aquifer_metadata::{
 use aquifer_storage::{
     error::Outcome,
     model::{LogIndex, ProducerId, SessionId, Timestamp},
+    planted::{self, Bug},
     seam::{MonoTime, Seams},
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -254,7 +255,9 @@ async fn keep_alive(shared: &Shared, session: SessionId) {
                 backoff.reset();
                 let mut heard = lock(&shared.heard);
                 let index = index.max(heard.index);
-                *heard = Heard { at: asked, wall: Some(wall), index };
+                let from_answer = planted::is(Bug::LeaseFromAnswer);
+                let at = if from_answer { clock.mono() } else { asked };
+                *heard = Heard { at, wall: Some(wall), index };
             }
             Some(Ok(Heartbeat::Fenced)) => return,
             Some(Err(error)) if backoff.is_line_due() => {

@@ -27,6 +27,7 @@ use std::{
     thread,
 };
 
+use aquifer_storage::planted::{self, Bug};
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -329,6 +330,10 @@ impl Wal {
     /// # Cancel safety
     /// Dropping the future abandons the answer; the vote may be saved.
     pub async fn save_vote_synced(&self, vote: Vote) -> Result<(), WalError> {
+        if planted::is(Bug::VoteNotSynced) {
+            let saved = self.save_vote(vote, Box::new(|_| {})).await;
+            return saved.map_err(|refused| refused.error);
+        }
         self.synced(Request::Vote(vote)).await
     }
 

@@ -52,6 +52,7 @@ use crate::{
         object_key::object_key,
     },
     model::ObjectName,
+    planted::{self, Bug},
     store::Store,
 };
 
@@ -442,6 +443,7 @@ impl Shared {
                 got.map_err(|source| ReadError::Store { object, source: Arc::new(source) })?;
             self.counters.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             if block.is_whole
+                && !planted::is(Bug::CacheUnchecked)
                 && let Err(source) = check_whole(&bytes)
             {
                 if attempts < CHECKED_FETCH_ATTEMPTS {

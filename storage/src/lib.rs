@@ -17,5 +17,6 @@ pub mod claim;
 pub mod error;
 pub mod format;
 pub mod model;
+pub mod planted;
 pub mod seam;
 pub mod store;

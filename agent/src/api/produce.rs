@@ -9,6 +9,7 @@ use aquifer_storage::{
         BATCH_HEADER_BYTES, Codec, RejectedAs, ValidatedBatch, validate_produced,
     },
     model::TopicPartition,
+    planted::{self, Bug},
 };
 
 use super::{Answer, ConnectionState, PendingAnswer, bad, topics};
@@ -261,7 +262,7 @@ fn refused(
     ProduceResponseResponsesPartitionResponses {
         index,
         error_code: code.code(),
-        base_offset: -1,
+        base_offset: if planted::is(Bug::OffsetZeroOnError) { 0 } else { -1 },
         log_append_time_ms: -1,
         log_start_offset: -1,
         error_message: words.map(|words| match words {
@@ -298,6 +299,9 @@ fn answer(
         AppendOutcome::BrokenChain => {
             let words = "an earlier batch of this producer was not stored";
             refused(index, ErrorCode::KafkaStorageError, Some(words.into()))
+        }
+        AppendOutcome::Unknown if planted::is(Bug::UnknownAsFailed) => {
+            refused(index, ErrorCode::KafkaStorageError, None)
         }
         AppendOutcome::Unavailable => {
             let words = "not stored: the object store or metadata is unavailable";

@@ -7,6 +7,7 @@ use aquifer_storage::{
     error::Outcome,
     format::object_key::object_key,
     model::ObjectName,
+    planted::{self, Bug},
     seam::MonoTime,
     seam::Seams,
     store::Store,
@@ -86,6 +87,9 @@ impl Flusher {
                 }
                 Some(Err(error)) => {
                     warn!(%error, object = %put.name, "object given up");
+                    if planted::is(Bug::RefusedPutLanded) {
+                        return PutEnd::Landed;
+                    }
                     return PutEnd::Refused;
                 }
                 None => {}

@@ -2,7 +2,10 @@
 //! neighbours (DESIGN 4.6). A part that was applied before gets its first answer; one that comes
 //! too early, or from a fenced session, has no effect.
 
-use aquifer_storage::model::{ObjectName, Offset, TopicPartition};
+use aquifer_storage::{
+    model::{ObjectName, Offset, TopicPartition},
+    planted::{self, Bug},
+};
 
 use super::{
     MetadataState,
@@ -71,11 +74,13 @@ impl MetadataState {
             self.logs.restore(partition, new_log);
         }
         self.objects.add_runs(object, new_rows);
+        let foreign = planted::is(Bug::ForeignHighWatermark);
+        let told = if foreign { part.extents[0].partition } else { partition };
         effects.push(Effect::PartitionAdvanced {
             partition,
             from,
             runs: rows.iter().map(|row| self.run(row)).collect(),
-            pointers: self.pointers(partition),
+            pointers: self.pointers(told),
         });
     }
 }

@@ -11,8 +11,9 @@
 
 use std::{ops::Bound, time::Duration};
 
-use aquifer_storage::model::{
-    Offset, ProducerEpoch, ProducerId, Sequence, Timestamp, TopicId, TopicPartition,
+use aquifer_storage::{
+    model::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp, TopicId, TopicPartition},
+    planted::{self, Bug},
 };
 use rpds::RedBlackTreeMapSync;
 use smallvec::{SmallVec, smallvec};
@@ -135,7 +136,8 @@ impl Producers {
                     state.epoch = batch.epoch;
                     state.batches.clear();
                 }
-                if state.batches.len() == BATCHES_KEPT {
+                let kept = if planted::is(Bug::DedupeWindowOne) { 1 } else { BATCHES_KEPT };
+                if state.batches.len() == kept {
                     state.batches.remove(0);
                 }
                 state.batches.push(appended);

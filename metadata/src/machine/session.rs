@@ -9,7 +9,10 @@
 
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 
-use aquifer_storage::model::{CommitSeq, NodeId, ObjectName, ObjectSeq, SessionId};
+use aquifer_storage::{
+    model::{CommitSeq, NodeId, ObjectName, ObjectSeq, SessionId},
+    planted::{self, Bug},
+};
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 use super::{
@@ -58,8 +61,11 @@ impl Session {
     /// What a part that is not the next one is told; `Ok` for the next one.
     fn admit(&self, part: &CommitPart) -> Result<(), CommitReply> {
         match part.commit_seq.cmp(&self.next_commit_seq) {
+            Ordering::Less if planted::is(Bug::CommitRetryApplied) => Ok(()),
             Ordering::Less => Err(self.result_of(part.commit_seq)),
-            Ordering::Greater | Ordering::Equal if self.fenced.is_some() => {
+            Ordering::Greater | Ordering::Equal
+                if self.fenced.is_some() && !planted::is(Bug::FenceFromMemory) =>
+            {
                 Err(CommitReply::Fenced)
             }
             Ordering::Greater => Err(CommitReply::Gap { next: self.next_commit_seq }),

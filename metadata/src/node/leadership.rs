@@ -8,11 +8,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aquifer_storage::{error::Outcome, seam::Seams};
+use aquifer_storage::{error::Outcome, model::LogIndex, seam::Seams};
 use tokio::sync::watch;
 
 use crate::{
     client::CallError,
+    machine::MetadataState,
     raft::{
         Member, RaftHandle,
         library::{Instant, WatchReceiver},
@@ -90,6 +91,13 @@ impl Leadership {
             return unconfirmed("this node is taking over");
         }
         Ok(term)
+    }
+
+    /// The state as it is now, its index and the term: what a planted mistake guesses from.
+    pub(super) fn foresee(&self) -> Option<(MetadataState, LogIndex, u64)> {
+        let term = self.term().ok()?;
+        let machine = self.machine.lock();
+        Some((machine.state.clone(), machine.index(), term))
     }
 
     fn is_alone(&self) -> bool {
