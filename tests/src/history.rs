@@ -23,6 +23,8 @@ mod order;
 mod out_of_range;
 mod phantom;
 mod read_your_ack;
+pub mod replicas;
+mod sent_once;
 
 #[cfg(test)]
 mod tests;
@@ -86,6 +88,8 @@ pub struct Send {
     pub values: Vec<Value>,
     /// Whether the producer was idempotent: then no value may appear twice.
     pub idempotent: bool,
+    /// Whether the producer sent it only once: then it may not appear twice either.
+    pub sent_once: bool,
     /// The offset of the first record; with an error, the base offset that came with the code.
     pub answer: Answer<i64>,
     /// Every error code that one of its tries was answered with, with its base offset.
@@ -223,6 +227,7 @@ const RULES: &[(&str, Rule)] = &[
     ("A3 ack offset", ack_offset::check),
     ("A4 dense", dense::check),
     ("A5 monotone", monotone::check),
+    ("A7 sent once", sent_once::check),
     ("A8 definite failure", definite_failure::check),
     ("B1 duplicate", duplicates::check),
     ("B3 error code", error_codes::check),

@@ -15,8 +15,8 @@
 //! # Determinism
 //! The same seed gives the same trace, byte for byte. Everything of ours goes through the seams;
 //! tokio's own random choices (fairness of `select!`, wake order of `watch`) are seeded, which
-//! needs `--cfg tokio_unstable`. With more than one voter a seed does not decide everything yet:
-//! the Raft crate's runtime draws its election time-outs from the operating system.
+//! needs `--cfg tokio_unstable`. Raft's election time-outs come from the node's seam, too
+//! (`aquifer_metadata::raft::runtime`), so it holds for several voters as for one.
 
 pub mod agent;
 pub mod client;
@@ -24,6 +24,7 @@ pub mod disk;
 pub mod nemesis;
 pub mod net;
 pub mod node;
+pub mod pause;
 pub mod process;
 pub mod rng;
 pub mod store;

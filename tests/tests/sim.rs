@@ -1,34 +1,43 @@
 //! A few seeds of the simulation with every change; `cargo sim --seeds 200` runs more, and
-//! `cargo sim-test` also proves that a seed decides everything.
+//! `cargo sim-test` also proves that a seed decides everything, and that planted mistakes are
+//! caught.
 
 use std::time::Duration;
 
 use aquifer_tests::sim::{Report, RunConfig, run};
 
-/// Seeds of the ordinary run.
-const SEEDS: std::ops::Range<u64> = 1..5;
+/// Seeds of the ordinary run: with one voter, and with three.
+const SEEDS: [(u64, std::ops::Range<u64>); 2] = [(1, 1..5), (3, 1..5)];
 
-fn live(seed: u64, keep_trace: bool) -> Report {
-    run(&RunConfig { seed, voters: 1, faults_for: Duration::from_secs(10), keep_trace })
+fn config(seed: u64, voters: u64) -> RunConfig {
+    let faults_for = Duration::from_secs(10);
+    RunConfig { seed, voters, faults_for, keep_trace: false, plant: None }
+}
+
+fn replay(RunConfig { seed, voters, faults_for, .. }: &RunConfig) -> String {
+    let seconds = faults_for.as_secs();
+    format!("REPLAY: cargo sim --seed {seed} --seconds {seconds} --voters {voters} --trace t")
 }
 
 #[test]
 fn no_seed_breaks_a_law() {
-    for seed in SEEDS {
-        let report = live(seed, false);
-        assert!(0 < report.records, "seed {seed} did nothing");
-        assert!(
-            report.violations.is_empty(),
-            "REPLAY: cargo sim --seed {seed} --seconds 10 --trace t\n{:#?}",
-            report.violations
-        );
+    for (voters, seeds) in SEEDS {
+        for seed in seeds {
+            let config = config(seed, voters);
+            let report = run(&config);
+            assert!(0 < report.records, "seed {seed} did nothing");
+            let broken = &report.violations;
+            assert!(broken.is_empty(), "{}\n{broken:#?}", replay(&config));
+        }
     }
 }
 
-#[test]
-#[cfg_attr(not(tokio_unstable), ignore = "tokio's own choices are seeded in `cargo sim-test` only")]
-fn the_same_seed_gives_the_same_trace_byte_for_byte() {
-    let (first, second) = (live(77, true), live(77, true));
+fn told(seed: u64, voters: u64) -> Report {
+    run(&RunConfig { keep_trace: true, ..config(seed, voters) })
+}
+
+fn same_twice(seed: u64, voters: u64) {
+    let (first, second) = (told(seed, voters), told(seed, voters));
     let differs = first.trace.iter().zip(&second.trace).find(|(first, second)| first != second);
     assert_eq!(differs, None);
     assert_eq!((first.hash, first.events), (second.hash, second.events));
@@ -36,6 +45,19 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
 }
 
 #[test]
+#[cfg_attr(not(tokio_unstable), ignore = "tokio's own choices are seeded in `cargo sim-test` only")]
+fn the_same_seed_gives_the_same_trace_byte_for_byte() {
+    same_twice(77, 1);
+}
+
+#[test]
+#[cfg_attr(not(tokio_unstable), ignore = "tokio's own choices are seeded in `cargo sim-test` only")]
+fn the_same_seed_gives_the_same_trace_with_three_voters() {
+    same_twice(77, 3);
+    same_twice(78, 3);
+}
+
+#[test]
 fn another_seed_gives_another_trace() {
-    assert_ne!(live(78, false).hash, live(79, false).hash);
+    assert_ne!(told(78, 1).hash, told(79, 1).hash);
 }

@@ -4,18 +4,21 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use aquifer_storage::planted::Bug;
 use aquifer_tests::sim::{Report, RunConfig, run};
 
 const USAGE: &str =
     "cargo sim [--seed S] [--seeds N] [--seconds T] [--voters V] [--twice] [--trace FILE] [--go-on]
+          [--plant BUG]
   --seed S      the first seed (default 1)
   --seeds N     how many (default 1)
   --seconds T   how long things go wrong in each, simulated (default 30)
   --voters V    nodes of the metadata group (default 1)
   --twice       run each seed twice and compare the traces
   --trace FILE  write the trace of the last seed there
-  --go-on       do not stop at the first seed that breaks a law";
+  --go-on       do not stop at the first seed that breaks a law
+  --plant BUG   make a mistake on purpose, which a law should catch; `list` tells them all";
 
 struct Arguments {
     seed: u64,
@@ -25,6 +28,7 @@ struct Arguments {
     twice: bool,
     trace: Option<String>,
     go_on: bool,
+    plant: Option<Bug>,
 }
 
 fn arguments() -> anyhow::Result<Arguments> {
@@ -36,6 +40,7 @@ fn arguments() -> anyhow::Result<Arguments> {
         twice: false,
         trace: None,
         go_on: false,
+        plant: None,
     };
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
@@ -46,12 +51,24 @@ fn arguments() -> anyhow::Result<Arguments> {
             "--seconds" => parsed.seconds = value()?.parse()?,
             "--voters" => parsed.voters = value()?.parse()?,
             "--trace" => parsed.trace = Some(value()?),
+            "--plant" => parsed.plant = Some(bug(&value()?)?),
             "--twice" => parsed.twice = true,
             "--go-on" => parsed.go_on = true,
             _ => bail!("{flag}?\n{USAGE}"),
         }
     }
     Ok(parsed)
+}
+
+fn bug(name: &str) -> anyhow::Result<Bug> {
+    let list = || {
+        let lines = Bug::ALL.iter().map(|bug| format!("  {:<26}{}", bug.name(), bug.what()));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let bug = Bug::ALL.iter().find(|bug| bug.name() == name);
+    let bug = bug.with_context(|| format!("mistakes that can be planted:\n{}", list()))?;
+    ensure!(cfg!(planted), "this build has no planted mistakes: use the alias `cargo sim`");
+    Ok(*bug)
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -71,6 +88,7 @@ fn main() -> anyhow::Result<ExitCode> {
             voters: arguments.voters,
             faults_for: Duration::from_secs(arguments.seconds),
             keep_trace: arguments.trace.is_some() || arguments.twice,
+            plant: arguments.plant,
         };
         let report = run(&config);
         simulated += report.simulated;
@@ -88,8 +106,10 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         if !report.violations.is_empty() {
             let Arguments { seconds, voters, .. } = arguments;
+            let planted = arguments.plant.map(|bug| format!(" --plant {}", bug.name()));
             println!(
-                "REPLAY: cargo sim --seed {seed} --seconds {seconds} --voters {voters} --trace t"
+                "REPLAY: cargo sim --seed {seed} --seconds {seconds} --voters {voters}{} --trace t",
+                planted.unwrap_or_default()
             );
             failed.push(seed);
         }
@@ -115,6 +135,9 @@ fn tell(report: &Report) {
         report.records,
         report.simulated.as_secs_f64()
     );
+    if 0 < report.planted {
+        println!("  the planted mistake was made {} times", report.planted);
+    }
     for violation in &report.violations {
         println!("  VIOLATION {violation}");
     }

@@ -13,6 +13,7 @@ fn send(
         place: began,
         values: values.iter().map(|value| Value(*value)).collect(),
         idempotent: true,
+        sent_once: false,
         answer,
         refusals: Vec::new(),
     };
@@ -177,6 +178,16 @@ fn a_duplicate_is_noticed_of_an_idempotent_producer_only() {
         send.idempotent = false;
     });
     assert!(laws.is_empty(), "{laws:?}");
+}
+
+#[test]
+fn a_duplicate_of_what_was_sent_once_is_noticed() {
+    let laws = broken(|history| {
+        history.final_reads[0].1 = polled(0, &[10, 11, 20, 12, 20], 5);
+        let Action::Send(send) = &mut history.operations[1].action else { unreachable!() };
+        (send.idempotent, send.sent_once) = (false, true);
+    });
+    assert_eq!(laws, ["A7 sent once"]);
 }
 
 #[test]

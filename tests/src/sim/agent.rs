@@ -36,6 +36,7 @@ use aquifer_storage::{
     },
 };
 use bytes::Bytes;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -104,6 +105,14 @@ impl AgentMachine {
         let agent = run(self.address(), remote, Arc::new(store), seams);
         process.seams.spawn("agent", agent);
         self.process = Some(process);
+    }
+
+    /// Stops its process for a while.
+    pub fn pause(&self, wakes: Instant) {
+        if let Some(process) = &self.process {
+            self.universe.trace.note(|| format!("stop {}", self.machine.name));
+            process.pause.until(wakes);
+        }
     }
 
     /// Kills its process, or its machine.

@@ -28,7 +28,11 @@ use tokio::{
     time::{Instant, Sleep, sleep, sleep_until},
 };
 
-use super::{rng::SimRng, trace::Trace};
+use super::{
+    pause::{Gate, Pause},
+    rng::SimRng,
+    trace::Trace,
+};
 
 /// Unread bytes of one direction; a writer waits above it.
 const WINDOW_BYTES: usize = 1 << 20;
@@ -84,6 +88,7 @@ impl Default for Latency {
 
 struct Backlog {
     alive: Arc<AtomicBool>,
+    pause: Pause,
     arrived: VecDeque<(Stream, SocketAddr)>,
     waiting: Option<Waker>,
 }
@@ -161,8 +166,33 @@ impl Network {
     }
 
     /// The network as a process on `host` sees it, for as long as it is `alive`.
-    pub fn of(&self, host: Host, alive: Arc<AtomicBool>) -> Arc<dyn Net> {
-        Arc::new(HostNet { network: self.clone(), host, alive })
+    pub fn of(&self, host: Host, alive: Arc<AtomicBool>, pause: Pause) -> Arc<dyn Net> {
+        Arc::new(HostNet { network: self.clone(), near: End { host, alive, pause } })
+    }
+
+    /// Changes how long segments take that are sent from now on.
+    pub fn set_latency(&self, latency: Latency) {
+        lock(&self.state).latency = latency;
+    }
+
+    /// Resets every connection between the two. What `to` was sent is lost; what it sent still
+    /// arrives before the reset: questions are heard, and their answers are not.
+    pub fn lose_answers(&self, from: Host, to: Host) {
+        let mut state = lock(&self.state);
+        let pipes: Vec<_> = state.pipes.values().cloned().collect();
+        for pipe in pipes {
+            let mut pipe = lock(&pipe);
+            let is_answer = (pipe.from, pipe.to) == (from, to);
+            if !is_answer && (pipe.from, pipe.to) != (to, from) {
+                continue;
+            }
+            if is_answer {
+                pipe.segments.clear();
+                pipe.unread_bytes = 0;
+            }
+            state.send(&mut pipe, Segment::Reset);
+            pipe.wake();
+        }
     }
 
     /// Stops carrying anything from one host to another.
@@ -254,20 +284,22 @@ impl State {
     }
 }
 
+/// A process at one end of a connection.
+#[derive(Clone)]
 struct End {
     host: Host,
     alive: Arc<AtomicBool>,
+    pause: Pause,
 }
 
 struct HostNet {
     network: Network,
-    host: Host,
-    alive: Arc<AtomicBool>,
+    near: End,
 }
 
 impl Net for HostNet {
     fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<Stream>> {
-        let near = End { host: self.host, alive: self.alive.clone() };
+        let near = self.near.clone();
         let network = self.network.clone();
         let address = address.parse::<SocketAddr>();
         Box::pin(async move {
@@ -278,7 +310,8 @@ impl Net for HostNet {
 
     fn listen(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Listener>> {
         let backlog = Arc::new(Mutex::new(Backlog {
-            alive: self.alive.clone(),
+            alive: self.near.alive.clone(),
+            pause: self.near.pause.clone(),
             arrived: VecDeque::new(),
             waiting: None,
         }));
@@ -304,6 +337,7 @@ impl Network {
             sleep(there).await;
             let arrived = self.arrive(&near, address);
             sleep(back).await;
+            near.pause.passed().await;
             if !near.alive.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
@@ -319,13 +353,17 @@ impl Network {
             return Err(io::ErrorKind::ConnectionRefused.into());
         };
         let mut backlog = lock(&backlog);
-        let far = End { host: address.ip(), alive: backlog.alive.clone() };
+        let far = End {
+            host: address.ip(),
+            alive: backlog.alive.clone(),
+            pause: backlog.pause.clone(),
+        };
         let (out, back) = (state.open_pipe(near, &far), state.open_pipe(&far, near));
         state.next_port = state.next_port.checked_add(1).unwrap_or(20_000);
         let peer = SocketAddr::new(near.host, state.next_port);
         self.trace.note(|| format!("net {peer} connects to {address}"));
-        let ours = SimStream::new(self.clone(), near.alive.clone(), back.clone(), out.clone());
-        let theirs = SimStream::new(self.clone(), far.alive, out, back);
+        let ours = SimStream::new(self.clone(), near.clone(), back.clone(), out.clone());
+        let theirs = SimStream::new(self.clone(), far, out, back);
         backlog.arrived.push_back((Stream::Boxed(Box::new(theirs)), peer));
         if let Some(waiting) = backlog.waiting.take() {
             waiting.wake();
@@ -342,16 +380,21 @@ struct SimListener {
 
 impl Accept for SimListener {
     fn accept(&self) -> BoxFuture<'_, io::Result<(Stream, SocketAddr)>> {
-        Box::pin(poll_fn(|context| {
-            let mut backlog = lock(&self.backlog);
-            match backlog.arrived.pop_front() {
-                Some(arrived) => Poll::Ready(Ok(arrived)),
-                None => {
-                    backlog.waiting = Some(context.waker().clone());
-                    Poll::Pending
+        let pause = lock(&self.backlog).pause.clone();
+        Box::pin(async move {
+            let arrived = poll_fn(|context| {
+                let mut backlog = lock(&self.backlog);
+                match backlog.arrived.pop_front() {
+                    Some(arrived) => Poll::Ready(Ok(arrived)),
+                    None => {
+                        backlog.waiting = Some(context.waker().clone());
+                        Poll::Pending
+                    }
                 }
-            }
-        }))
+            });
+            pause.passed().await;
+            arrived.await
+        })
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -373,6 +416,9 @@ impl Drop for SimListener {
 struct SimStream {
     network: Network,
     alive: Arc<AtomicBool>,
+    /// Readers and writers wait apart: each has the waker of its own.
+    reads: Gate,
+    writes: Gate,
     input: Arc<Mutex<Pipe>>,
     output: Arc<Mutex<Pipe>>,
     due: Option<Pin<Box<Sleep>>>,
@@ -382,11 +428,13 @@ struct SimStream {
 impl SimStream {
     fn new(
         network: Network,
-        alive: Arc<AtomicBool>,
+        near: End,
         input: Arc<Mutex<Pipe>>,
         output: Arc<Mutex<Pipe>>,
     ) -> Self {
-        Self { network, alive, input, output, due: None, ended: false }
+        let End { alive, pause, .. } = near;
+        let (reads, writes) = (Gate::new(pause.clone()), Gate::new(pause));
+        Self { network, alive, reads, writes, input, output, due: None, ended: false }
     }
 
     fn is_dead(&self) -> bool {
@@ -416,6 +464,9 @@ impl AsyncRead for SimStream {
         let this = &mut *self;
         if this.is_dead() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if this.reads.poll(context).is_pending() {
+            return Poll::Pending;
         }
         loop {
             let state = lock(&this.network.state);
@@ -466,10 +517,13 @@ impl AsyncRead for SimStream {
 
 impl AsyncWrite for SimStream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.writes.poll(context).is_pending() {
+            return Poll::Pending;
+        }
         let mut state = lock(&self.network.state);
         let gone = {
             let input = lock(&self.input);

@@ -1,25 +1,45 @@
 //! A metadata node in the simulated world: the real one, over a disk that forgets what was not
 //! synced.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use aquifer_metadata::{
     machine::Genesis,
     node::{MetadataNode, NodeConfig, Tuning, folder::Home},
     service,
-    wal::disk::memory::MemoryDisk,
+    wal::{
+        Drive, Wal, WalConfig,
+        disk::{Disk as _, memory::MemoryDisk},
+    },
 };
-use aquifer_storage::{model::Lineage, seam::Seams};
-use tokio::time::sleep;
+use aquifer_storage::{format::checksum::Crc32c, model::Lineage, seam::Seams};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     disk::ProcessDisk,
     process::{Machine, Process, Universe},
     rng::SimRng,
 };
+use crate::history::replicas::{Look, LogCopy, LogEntry};
 
-/// Snapshots are frequent here, so that restarts begin from them.
-const SNAPSHOT_ENTRIES: u64 = 200;
+/// The state is hashed this often: replicas are compared at every one of these indexes.
+const HASH_ENTRIES: u64 = 16;
+/// Opening a copy of a log prepares the next segment: of the smallest size.
+const COPY_SEGMENT_BYTES: u32 = 16 << 10;
+/// How often replicas are looked at, all at the same moments.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// A disk that runs full has room for so many bytes more.
+const LAST_BYTES: u64 = 96 << 10;
+const CLUSTER_ID: &str = "simulated";
 /// A sync takes this long.
 const SYNC_TIME: Duration = Duration::from_millis(2);
 /// Where nodes listen.
@@ -36,6 +56,9 @@ pub struct NodeMachine {
     lives: u64,
     rng: SimRng,
     universe: Universe,
+    tuning: Tuning,
+    /// Its disk was broken on purpose: that it stops is right.
+    excused: Arc<AtomicBool>,
 }
 
 impl NodeMachine {
@@ -47,7 +70,93 @@ impl NodeMachine {
     ) -> Self {
         let rng = SimRng::stream(universe.seed, &format!("{} disk", machine.name));
         let (disk, universe) = (MemoryDisk::default(), universe.clone());
-        Self { machine, node_id, founders, disk, process: None, lives: 0, rng, universe }
+        // Small, so that restarts begin from snapshots and late followers need one.
+        let tuning = Tuning {
+            snapshot_entries: *rng.pick(&[25, 80, 200]),
+            entries_kept: *rng.pick(&[0, 20, 1000]),
+            hash_entries: HASH_ENTRIES,
+            ..Tuning::default()
+        };
+        Self {
+            machine,
+            node_id,
+            founders,
+            disk,
+            process: None,
+            lives: 0,
+            rng,
+            universe,
+            tuning,
+            excused: Arc::default(),
+        }
+    }
+
+    /// Stops its process for a while.
+    pub fn pause(&self, wakes: Instant) {
+        if let Some(process) = &self.process {
+            self.universe.trace.note(|| format!("stop {}", self.machine.name));
+            process.pause.until(wakes);
+        }
+    }
+
+    /// Leaves its disk little room.
+    pub fn fill_disk(&self) {
+        self.universe.trace.note(|| format!("{} has little room", self.machine.name));
+        self.excused.store(true, Ordering::Relaxed);
+        self.disk.limit_bytes(Some(self.disk.used_bytes() + LAST_BYTES));
+    }
+
+    /// Lets its disk fail after so many operations more.
+    pub fn break_disk(&self, operations: u64) {
+        let name = &self.machine.name;
+        self.universe.trace.note(|| format!("{name}'s disk fails after {operations}"));
+        self.excused.store(true, Ordering::Relaxed);
+        self.disk.fail_after(Some(operations));
+    }
+
+    /// Gives it a disk that works and has room, and starts its process anew, as somebody would.
+    pub fn mend_disk(&mut self) {
+        self.universe.trace.note(|| format!("{}'s disk is mended", self.machine.name));
+        self.disk.limit_bytes(None);
+        self.disk.fail_after(None);
+        let was_running = self.is_running();
+        self.kill(true);
+        self.excused = Arc::default();
+        if was_running {
+            self.start();
+        }
+    }
+
+    /// Adds what its log holds now to what was seen of the replicas.
+    pub fn note_log(&self) {
+        if let Some(log) = self.log() {
+            self.universe.replicas.lock().expect("no holder of this lock panics").logs.push(log);
+        }
+    }
+
+    /// What its log holds, written or not. `None` when it has none that can be opened.
+    fn log(&self) -> Option<LogCopy> {
+        let disk = self.disk.fork().folder("raft");
+        if !Wal::exists(&*disk).ok()? {
+            return None;
+        }
+        let mut config = WalConfig::new(CLUSTER_ID, self.node_id, 1);
+        (config.drive, config.segment_bytes) = (Drive::Inline, COPY_SEGMENT_BYTES);
+        let (wal, recovered) = Wal::open(disk, &config).ok()?;
+        let entries = wal.read(recovered.entries, usize::MAX).ok()?;
+        let digest = |payload: &[u8]| u64::from(Crc32c::of(payload).value());
+        let entries = entries.into_iter().map(|entry| LogEntry {
+            index: entry.id.index,
+            term: entry.id.term,
+            leader: entry.id.node_id,
+            digest: digest(&entry.payload),
+        });
+        Some(LogCopy {
+            node: self.node_id,
+            at: self.universe.trace.now(),
+            committed: recovered.committed.map(|id| id.index),
+            entries: entries.collect(),
+        })
     }
 
     /// The machine.
@@ -77,17 +186,22 @@ impl NodeMachine {
             node_id: self.node_id,
             data_dir: self.machine.name.clone().into(),
             genesis: Genesis {
-                cluster_id: "simulated".to_owned(),
+                cluster_id: CLUSTER_ID.to_owned(),
                 lineage: Lineage { number: 0, nonce: 7 },
             },
-            tuning: Tuning { snapshot_entries: SNAPSHOT_ENTRIES, ..Tuning::default() },
+            tuning: self.tuning,
         };
         let (address, universe) = (self.address(), self.universe.clone());
         let (name, seams) = (self.machine.name.clone(), process.seams.clone());
         let founders = self.founders.clone();
+        let (excused, life) = (self.excused.clone(), self.lives);
         process.seams.spawn("node", async move {
-            if let Err(error) = run((home, founders), config, seams, address).await {
+            let looks = Looks { universe: universe.clone(), node: config.node_id, life };
+            if let Err(error) = run((home, founders), config, (seams, address), looks).await {
                 universe.trace.note(|| format!("{name} ends: {error}"));
+                if excused.load(Ordering::Relaxed) {
+                    return;
+                }
                 let failure = format!("{name}: {error}");
                 universe.panics.lock().expect("no holder of this lock panics").push(failure);
             }
@@ -98,6 +212,7 @@ impl NodeMachine {
     /// Kills its process; without power, what the disk had not synced is lost or torn.
     pub fn kill(&mut self, with_power: bool) {
         let Some(process) = self.process.take() else { return };
+        self.note_log();
         self.universe.trace.note(|| format!("kill {} power {with_power}", self.machine.name));
         process.kill(with_power);
         if !with_power {
@@ -110,8 +225,8 @@ impl NodeMachine {
 async fn run(
     (home, founders): (Home, BTreeMap<u64, String>),
     config: NodeConfig,
-    seams: Seams,
-    address: SocketAddr,
+    (seams, address): (Seams, SocketAddr),
+    looks: Looks,
 ) -> Result<(), String> {
     let started = if founders.len() == 1 {
         MetadataNode::start_in(home, config, seams.clone()).await
@@ -123,11 +238,39 @@ async fn run(
     if 1 < founders.len() {
         node.form(founders);
     }
+    seams.spawn("looks", looks.run(node.clone()));
     let serve = service::serve(listener, node.clone(), std::future::pending());
     tokio::select! {
         biased;
         fatal = node.fatal() => Err(format!("stopped: {fatal}")),
         served = serve => served.map_err(|error| error.to_string()),
         () = sleep(Duration::from_secs(1 << 30)) => Ok(()),
+    }
+}
+
+/// Looks at a replica for as long as its process lives.
+struct Looks {
+    universe: Universe,
+    node: u64,
+    life: u64,
+}
+
+impl Looks {
+    async fn run(self, node: MetadataNode) {
+        let Self { universe, node: id, life } = self;
+        let interval = u64::try_from(LOOK_INTERVAL.as_nanos()).expect("short");
+        loop {
+            let next = (universe.trace.now() / interval + 1) * interval;
+            sleep_until(universe.zero + Duration::from_nanos(next)).await;
+            let look = Look {
+                at: universe.trace.now(),
+                node: id,
+                life,
+                leads: node.leadership().term().ok(),
+                applied: node.applied_index().value(),
+                state: node.checkpoint().map(|(index, hash)| (index.value(), hash)),
+            };
+            universe.replicas.lock().expect("no holder of this lock panics").looks.push(look);
+        }
     }
 }

@@ -15,6 +15,7 @@ use std::{
 
 use aquifer_storage::{
     model::Timestamp,
+    planted::{self, Bug},
     seam::{BoxFuture, Clock, MonoTime, Seams, Spawn},
 };
 use tokio::{
@@ -22,7 +23,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{net::Network, rng::SimRng, trace::Trace};
+use super::{
+    net::Network,
+    pause::{Gated, Pause},
+    rng::SimRng,
+    trace::Trace,
+};
+use crate::history::replicas::Replicas;
 
 /// The wall clock when a run begins: 2026.
 const WALL_ZERO_MS: i64 = 1_790_000_000_000;
@@ -40,6 +47,8 @@ pub struct Universe {
     pub zero: Instant,
     /// Panics of tasks.
     pub panics: Arc<Mutex<Vec<String>>>,
+    /// What was seen of the metadata nodes.
+    pub replicas: Arc<Mutex<Replicas>>,
 }
 
 /// A machine: what outlives its processes.
@@ -51,6 +60,8 @@ pub struct Machine {
     pub address: IpAddr,
     /// How far its wall clock is off, in milliseconds.
     pub wall_skew_ms: Arc<AtomicI64>,
+    /// How fast its monotonic clock goes, in thousandths of true time; at least 1.
+    pub rate_per_mille: u32,
     universe: Universe,
 }
 
@@ -61,8 +72,16 @@ impl Machine {
             name: name.into(),
             address,
             wall_skew_ms: Arc::default(),
+            rate_per_mille: 1000,
             universe: universe.clone(),
         }
+    }
+
+    /// With a monotonic clock that goes wrong.
+    #[must_use]
+    pub fn with_rate(mut self, rate_per_mille: u32) -> Self {
+        self.rate_per_mille = rate_per_mille;
+        self
     }
 
     /// Starts a process; `life` counts the lives of this machine.
@@ -70,10 +89,16 @@ impl Machine {
         let Universe { seed, network, zero, .. } = &self.universe;
         let alive = Arc::new(AtomicBool::new(true));
         let tasks = Arc::new(Mutex::new(JoinSet::new()));
-        let clock = SimClock { zero: *zero, wall_skew_ms: self.wall_skew_ms.clone() };
+        let pause = Pause::default();
+        let clock = SimClock {
+            zero: *zero,
+            wall_skew_ms: self.wall_skew_ms.clone(),
+            rate_per_mille: self.rate_per_mille,
+        };
         let spawn = SimSpawn {
             machine: self.name.clone(),
             alive: alive.clone(),
+            pause: pause.clone(),
             tasks: tasks.clone(),
             panics: self.universe.panics.clone(),
         };
@@ -82,9 +107,9 @@ impl Machine {
             clock: Arc::new(clock),
             rng: Arc::new(rng),
             spawn: Arc::new(spawn),
-            net: network.of(self.address, alive.clone()),
+            net: network.of(self.address, alive.clone(), pause.clone()),
         };
-        Process { machine: self.clone(), alive, tasks, seams }
+        Process { machine: self.clone(), alive, pause, tasks, seams }
     }
 }
 
@@ -93,6 +118,8 @@ pub struct Process {
     machine: Machine,
     /// Whether it still runs.
     pub alive: Arc<AtomicBool>,
+    /// Whether it is stopped.
+    pub pause: Pause,
     /// Its view of the world.
     pub seams: Seams,
     tasks: Arc<Mutex<JoinSet<()>>>,
@@ -111,11 +138,24 @@ impl Process {
 struct SimClock {
     zero: Instant,
     wall_skew_ms: Arc<AtomicI64>,
+    rate_per_mille: u32,
+}
+
+impl SimClock {
+    /// Planted mistakes only: by how much the monotonic clock is wrong, as the wall clock is.
+    fn leap(&self) -> Duration {
+        let skew_ms = self.wall_skew_ms.load(Ordering::Relaxed);
+        match planted::is(Bug::MonoFromWall) {
+            true => Duration::from_millis(u64::try_from(skew_ms).unwrap_or(0)),
+            false => Duration::ZERO,
+        }
+    }
 }
 
 impl Clock for SimClock {
     fn mono(&self) -> MonoTime {
-        MonoTime::from_zero(self.zero.elapsed())
+        let shown = self.zero.elapsed() * self.rate_per_mille / 1000;
+        MonoTime::from_zero(shown + self.leap())
     }
 
     fn wall(&self) -> Timestamp {
@@ -125,7 +165,12 @@ impl Clock for SimClock {
 
     fn sleep_until(&self, deadline: MonoTime) -> BoxFuture<'static, ()> {
         // Deadlines of centuries mean never.
-        match self.zero.checked_add(deadline.since_zero().min(Duration::from_secs(1 << 30))) {
+        let shown = deadline.since_zero().min(Duration::from_secs(1 << 30));
+        let shown = shown.saturating_sub(self.leap());
+        // A nanosecond more: rounded down, the clock would not show the deadline yet.
+        let exact = shown * 1000 / self.rate_per_mille;
+        let round = if self.rate_per_mille == 1000 { 0 } else { 2 };
+        match self.zero.checked_add(exact + Duration::from_nanos(round)) {
             Some(at) => Box::pin(sleep_until(at)),
             None => Box::pin(pending()),
         }
@@ -135,6 +180,7 @@ impl Clock for SimClock {
 struct SimSpawn {
     machine: String,
     alive: Arc<AtomicBool>,
+    pause: Pause,
     tasks: Arc<Mutex<JoinSet<()>>>,
     panics: Arc<Mutex<Vec<String>>>,
 }
@@ -154,6 +200,6 @@ impl Spawn for SimSpawn {
             }
         }
         let _ = name;
-        tasks.spawn(task);
+        tasks.spawn(Gated::new(self.pause.clone(), task));
     }
 }

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::{sync::oneshot, time::sleep};
 
-use super::{process::Process, rng::SimRng, trace::Trace};
+use super::{pause::Pause, process::Process, rng::SimRng, trace::Trace};
 
 /// How the bucket behaves now. Of a thousand requests, so many ...
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,12 +36,14 @@ pub struct Weather {
     pub slow: u64,
     /// ... of reads: one bit of the answer is wrong.
     pub flipped: u64,
+    /// ... of reads: the object is said not to be there.
+    pub absent: u64,
 }
 
 impl Weather {
     /// Nothing goes wrong.
     pub const FAIR: Self =
-        Self { refused: 0, slow_down: 0, answer_lost: 0, hung: 0, slow: 0, flipped: 0 };
+        Self { refused: 0, slow_down: 0, answer_lost: 0, hung: 0, slow: 0, flipped: 0, absent: 0 };
 }
 
 /// The bucket, shared by all. Clones share it.
@@ -70,8 +72,8 @@ impl Bucket {
 
     /// The bucket as `process` reaches it.
     pub fn of(&self, process: &Process, name: &str, rng: SimRng) -> SimStore {
-        let (bucket, alive) = (self.clone(), process.alive.clone());
-        SimStore { bucket, alive, rng, name: name.to_owned() }
+        let (alive, pause) = (process.alive.clone(), process.pause.clone());
+        SimStore { bucket: self.clone(), alive, pause, rng, name: name.to_owned() }
     }
 }
 
@@ -79,6 +81,7 @@ impl Bucket {
 pub struct SimStore {
     bucket: Bucket,
     alive: Arc<AtomicBool>,
+    pause: Pause,
     rng: SimRng,
     name: String,
 }
@@ -98,6 +101,7 @@ enum PlannedAnswer {
     True,
     Refused,
     Busy,
+    Absent,
     Never,
 }
 
@@ -134,6 +138,8 @@ impl SimStore {
             plan.after = self.rng.between(usual.1, Duration::from_secs(4));
         } else if is_read && falls(weather.flipped) {
             plan.flip = Some(self.rng.next());
+        } else if is_read && falls(weather.absent) {
+            (plan.takes_effect, plan.answer) = (false, PlannedAnswer::Absent);
         }
         plan
     }
@@ -160,6 +166,7 @@ impl SimStore {
             let _ = reply.send(result);
         });
         let result = replied.await;
+        self.pause.passed().await;
         let error = |outcome, condition, reason: &str| StoreError {
             operation,
             key: key.to_owned(),
@@ -171,6 +178,10 @@ impl SimStore {
             (PlannedAnswer::True, Ok(Some(result))) => result,
             (PlannedAnswer::Refused, _) => {
                 Err(error(Outcome::Unavailable, StoreCondition::Busy, "simulated refusal"))
+            }
+            (PlannedAnswer::Absent, _) => {
+                let reason = "simulated 404";
+                Err(error(Outcome::Rejected, StoreCondition::NotFound, reason))
             }
             (PlannedAnswer::Busy, _) => {
                 let is_read = matches!(operation, "get" | "list");
@@ -240,6 +251,6 @@ impl Store for SimStore {
         let (objects, owned) = (self.bucket.objects.clone(), prefix.to_owned());
         let after = start_after.map(str::to_owned);
         let request = async move { objects.list(&owned, after.as_deref(), limit).await };
-        self.carry_out(("list", prefix), self.plan(true), request).await
+        self.carry_out(("list", prefix), self.plan(false), request).await
     }
 }

@@ -15,6 +15,9 @@ use aquifer_agent::wire::{
     Str,
     messages::{CreateTopicsRequest, CreateTopicsRequestTopics, CreateTopicsResponse},
 };
+#[cfg(planted)]
+use aquifer_storage::planted;
+use aquifer_storage::planted::Bug;
 use tokio::{
     runtime,
     time::{Instant, sleep, timeout},
@@ -55,6 +58,8 @@ pub struct RunConfig {
     pub faults_for: Duration,
     /// Whether to keep the trace's lines.
     pub keep_trace: bool,
+    /// A mistake to be made, in a build with `--cfg planted`; any other makes none.
+    pub plant: Option<Bug>,
 }
 
 /// What came of a run.
@@ -74,6 +79,8 @@ pub struct Report {
     pub simulated: Duration,
     /// The laws it broke.
     pub violations: Vec<Violation>,
+    /// How often the planted mistake was made.
+    pub planted: u64,
     /// The trace, if kept.
     pub trace: Vec<String>,
     /// What clients saw.
@@ -102,7 +109,14 @@ pub fn run(config: &RunConfig) -> Report {
     #[cfg(tokio_unstable)]
     builder.rng_seed(runtime::RngSeed::from_bytes(&config.seed.to_le_bytes()));
     let runtime = builder.build().expect("a runtime without I/O");
-    runtime.block_on(live(config))
+    #[cfg(planted)]
+    planted::plant(config.plant);
+    let report = runtime.block_on(live(config));
+    #[cfg(planted)]
+    let report = Report { planted: planted::reached(), ..report };
+    #[cfg(planted)]
+    planted::plant(None);
+    report
 }
 
 async fn live(config: &RunConfig) -> Report {
@@ -114,7 +128,8 @@ async fn live(config: &RunConfig) -> Report {
         network: Network::new(network, trace.clone(), Latency::default()),
         trace: trace.clone(),
         zero: Instant::now(),
-        panics: Arc::new(Mutex::default()),
+        panics: Arc::default(),
+        replicas: Arc::default(),
     };
     let rng = SimRng::stream(seed, "world");
     let mut world = World::new(universe.clone(), &rng, config.voters);
@@ -126,6 +141,8 @@ async fn live(config: &RunConfig) -> Report {
     let panics = std::mem::take(&mut *universe.panics.lock().expect("no holder panics"));
     violations.extend(panics.into_iter().map(|what| Violation { law: "H0 panic", what }));
     violations.extend(history::check(&history));
+    let seen = std::mem::take(&mut *universe.replicas.lock().expect("no holder panics"));
+    violations.extend(history::replicas::check(&seen));
     let (hash, events) = trace.fingerprint();
     Report {
         seed,
@@ -135,6 +152,7 @@ async fn live(config: &RunConfig) -> Report {
         records: history.final_reads.iter().map(|(_, polled)| polled.records.len()).sum(),
         simulated: Duration::from_nanos(trace.now()),
         violations,
+        planted: 0,
         trace: trace.take_lines(),
         history,
     }
@@ -151,14 +169,22 @@ impl World {
             .map(|number| SocketAddr::new(host(1, number as usize), node::PORT).to_string())
             .collect();
         let founders: BTreeMap<u64, String> = (1..).zip(addresses.iter().cloned()).collect();
+        // Clocks that are 10 % off, in every other world.
+        let clocks_differ = rng.one_in(2);
+        let rate = || match clocks_differ {
+            true => 900 + u32::try_from(rng.below(201)).expect("small"),
+            false => 1000,
+        };
         let node = |number: u64| {
             let address = host(1, number as usize);
             let machine = Machine::new(&universe, format!("node{number}"), address);
+            let machine = machine.with_rate(rate());
             NodeMachine::new(&universe, machine, (number + 1, founders.clone()))
         };
         let nodes: Vec<_> = (0..voters).map(node).collect();
         let agent = |number: usize| {
             let machine = Machine::new(&universe, format!("agent{number}"), host(2, number));
+            let machine = machine.with_rate(rate());
             AgentMachine::new(&universe, machine, &bucket, addresses.clone())
         };
         let agent_count = usize::try_from(2 + rng.below(2)).expect("few");
@@ -206,6 +232,7 @@ impl World {
         shared.stop.store(true, Ordering::Relaxed);
         let finished = timeout(FINISH_WITHIN, clients.finished()).await;
         let reads = self.read_everything(&admin, history).await;
+        self.nodes.iter().for_each(NodeMachine::note_log);
         history.operations = shared.take_operations();
         finished.map_err(|_| format!("clients {:?} do not finish", clients.unfinished()))?;
         reads

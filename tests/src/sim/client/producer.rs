@@ -288,7 +288,9 @@ impl Producer {
     fn decide(&self, server: u32, batch: Batch, answer: Answer<i64>) {
         let Batch { key, place, values, began, refusals, .. } = batch;
         let (chain, idempotent) = (self.chain, self.kind.idempotent);
-        let send = Send { chain, place, values, idempotent, answer, refusals };
+        // Without idempotence every batch is sent once.
+        let sent_once = !idempotent;
+        let send = Send { chain, place, values, idempotent, sent_once, answer, refusals };
         let process = self.client.number;
         let ended = self.client.shared.now();
         let action = Action::Send(send);
