@@ -353,11 +353,8 @@ impl Network {
             return Err(io::ErrorKind::ConnectionRefused.into());
         };
         let mut backlog = lock(&backlog);
-        let far = End {
-            host: address.ip(),
-            alive: backlog.alive.clone(),
-            pause: backlog.pause.clone(),
-        };
+        let far =
+            End { host: address.ip(), alive: backlog.alive.clone(), pause: backlog.pause.clone() };
         let (out, back) = (state.open_pipe(near, &far), state.open_pipe(&far, near));
         state.next_port = state.next_port.checked_add(1).unwrap_or(20_000);
         let peer = SocketAddr::new(near.host, state.next_port);
@@ -426,12 +423,7 @@ struct SimStream {
 }
 
 impl SimStream {
-    fn new(
-        network: Network,
-        near: End,
-        input: Arc<Mutex<Pipe>>,
-        output: Arc<Mutex<Pipe>>,
-    ) -> Self {
+    fn new(network: Network, near: End, input: Arc<Mutex<Pipe>>, output: Arc<Mutex<Pipe>>) -> Self {
         let End { alive, pause, .. } = near;
         let (reads, writes) = (Gate::new(pause.clone()), Gate::new(pause));
         Self { network, alive, reads, writes, input, output, due: None, ended: false }

@@ -29,7 +29,7 @@ use super::{
     process::{Machine, Process, Universe},
     rng::SimRng,
 };
-use crate::history::replicas::{Look, LogCopy, LogEntry};
+use crate::history::replicas::{LogCopy, LogEntry, Look};
 
 /// The state is hashed this often: replicas are compared at every one of these indexes.
 const HASH_ENTRIES: u64 = 16;

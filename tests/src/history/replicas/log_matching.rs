@@ -13,8 +13,8 @@ pub(super) fn check(replicas: &Replicas, findings: &mut Findings) {
         for entry in &log.entries {
             let this = (entry.digest, before.map(LogEntry::id));
             let first = known.entry(entry.id()).or_insert(this);
-            let differs = first.0 != this.0
-                || first.1.zip(this.1).is_some_and(|(first, this)| first != this);
+            let differs =
+                first.0 != this.0 || first.1.zip(this.1).is_some_and(|(first, this)| first != this);
             if differs {
                 let first = *first;
                 findings.add(|| {
