@@ -102,7 +102,7 @@ pub fn plant(bug: Option<Bug>) {
     REACHED.set(0);
 }
 
-/// How often the mistake was made since it was planted: one that was never reached cannot be
+/// How often the place of the mistake was reached since it was planted: else it cannot be
 /// caught.
 #[cfg(planted)]
 pub fn reached() -> u64 {

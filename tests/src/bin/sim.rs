@@ -136,7 +136,7 @@ fn tell(report: &Report) {
         report.simulated.as_secs_f64()
     );
     if 0 < report.planted {
-        println!("  the planted mistake was made {} times", report.planted);
+        println!("  the place of the mistake was reached {} times", report.planted);
     }
     for violation in &report.violations {
         println!("  VIOLATION {violation}");

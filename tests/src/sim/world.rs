@@ -79,7 +79,7 @@ pub struct Report {
     pub simulated: Duration,
     /// The laws it broke.
     pub violations: Vec<Violation>,
-    /// How often the planted mistake was made.
+    /// How often the place of the planted mistake was reached.
     pub planted: u64,
     /// The trace, if kept.
     pub trace: Vec<String>,
