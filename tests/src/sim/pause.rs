@@ -104,7 +104,7 @@ mod tests {
     async fn a_stopped_process_does_nothing_until_it_wakes() {
         let (pause, began) = (Pause::default(), Instant::now());
         let second = Duration::from_secs(1);
-        let task = Gated::new(pause.clone(), Box::pin(sleep(second)));
+        let task = Gated::new(pause.clone(), Box::pin(async move { sleep(second).await }));
         pause.until(began + 3 * second);
         pause.until(began + 2 * second);
         task.await;
