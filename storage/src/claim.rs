@@ -85,6 +85,30 @@ pub async fn claim_prefix(store: &dyn Store, ours: &ClusterFile) -> Result<Claim
     }
 }
 
+/// Lets the prefix go over to `ours`, a restored life of the cluster it belongs to: nodes of older
+/// ones do not start from then on. The one place that writes other bytes under the same key.
+/// [`Claim::Claimed`] and [`Claim::Ours`] say that it is; anything else that it was left alone.
+///
+/// # Cancel safety
+/// As [`claim_prefix`].
+pub async fn advance_claim(store: &dyn Store, ours: &ClusterFile) -> Result<Claim, ClaimFailed> {
+    match claim_prefix(store, ours).await? {
+        Claim::OlderLineage { .. } => {}
+        decided => return Ok(decided),
+    }
+    let body = bytes::Bytes::from(ours.encode());
+    let failure = store.put(CLUSTER_FILE_KEY, vec![body]).await.err();
+    // What stands there decides: the write may have worked, or another restore overtaken it.
+    match (read_claim(store).await?, failure) {
+        (Some(found), None) => Ok(judge(ours, found, Claim::Claimed)),
+        (Some(found), Some(error)) => match judge(ours, found, Claim::Claimed) {
+            Claim::OlderLineage { .. } => Err(error.into()),
+            decided => Ok(decided),
+        },
+        (None, error) => Err(error.unwrap_or_else(vanished).into()),
+    }
+}
+
 /// Compares what stands there with ours; `same` when they are equal.
 fn judge(ours: &ClusterFile, found: ClusterFile, same: Claim) -> Claim {
     if found.cluster_id != ours.cluster_id {
@@ -151,6 +175,21 @@ mod tests {
         let older = Claim::OlderLineage { found: stands.clone() };
         assert_eq!(claim(file("a", 2, 1)).await, older);
         assert_eq!(read_claim(&store).await.unwrap(), Some(stands));
+    }
+
+    #[tokio::test]
+    async fn a_restored_life_takes_the_prefix_over_and_older_ones_are_told() {
+        let store = MemoryStore::new();
+        let (old, new) = (file("a", 0, 1), file("a", 1, 2));
+        claim_prefix(&store, &old).await.unwrap();
+        assert_eq!(advance_claim(&store, &new).await.unwrap(), Claim::Claimed);
+        assert_eq!(advance_claim(&store, &new).await.unwrap(), Claim::Ours);
+        let newer = Claim::NewerLineage { found: new.clone() };
+        assert_eq!(claim_prefix(&store, &old).await.unwrap(), newer);
+        assert_eq!(advance_claim(&store, &old).await.unwrap(), newer, "never back");
+        let foreign = Claim::Foreign { cluster_id: "a".to_owned() };
+        assert_eq!(advance_claim(&store, &file("b", 7, 1)).await.unwrap(), foreign);
+        assert_eq!(read_claim(&store).await.unwrap(), Some(new));
     }
 
     #[tokio::test]

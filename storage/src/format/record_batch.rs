@@ -12,10 +12,12 @@
 //! (`agent::produce`).
 
 mod header;
+mod hole;
 mod split;
 mod validate;
 
 pub use header::{Attributes, BATCH_HEADER_BYTES, BatchHeader, BatchProducer, Codec};
+pub use hole::{HOLE_OFFSETS_MAX, hole_batch};
 pub use split::{BatchDamaged, SplitBatches, StoredBatch, split_batches};
 pub use validate::{BatchRejected, RejectedAs, ValidatedBatch, validate_produced};
 
