@@ -20,6 +20,7 @@ pub(crate) mod node;
 pub(crate) mod object;
 pub(crate) mod partition_log;
 pub(crate) mod producer;
+pub mod restore;
 pub mod session;
 pub mod topic;
 
@@ -340,6 +341,11 @@ impl MetadataState {
     /// The cluster's id.
     pub fn cluster_id(&self) -> &str {
         &self.genesis.cluster_id
+    }
+
+    /// Partitions of all topics together.
+    pub fn partition_count(&self) -> u64 {
+        self.topics.partition_count()
     }
 
     /// The lineage.

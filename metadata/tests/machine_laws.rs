@@ -24,6 +24,9 @@ use aquifer_storage::model::{
 };
 use proptest::prelude::*;
 
+#[path = "machine_laws/restored.rs"]
+mod restored;
+
 const SESSIONS: u64 = 2;
 const TOPICS: u8 = 2;
 

@@ -248,6 +248,19 @@ impl Groups {
         changed
     }
 
+    /// Expels the members of all groups; committed offsets stay.
+    pub fn expel_everybody(&mut self, now: Elapsed, wall: WallTime) {
+        let all: Vec<(Arc<str>, Arc<Group>)> =
+            self.groups.iter().map(|(name, group)| (name.clone(), group.clone())).collect();
+        for (name, known) in all {
+            let mut group = Group::clone(&known);
+            let mut moment = self.moment(now, wall);
+            group.expel_everybody(&mut moment);
+            self.counter = moment.counter;
+            self.store(&name, Some(&known), group);
+        }
+    }
+
     /// The first broken invariant of any group, with the group.
     pub fn broken_invariant(&self) -> Option<(&str, &'static str)> {
         let indexed: Set<(Elapsed, Arc<str>)> = self.deadline_index();

@@ -67,6 +67,22 @@ impl Group {
         }
     }
 
+    /// Takes everybody out; what was committed stays.
+    pub fn expel_everybody(&mut self, moment: &mut Moment) {
+        self.pending = Map::new_sync();
+        if matches!(self.phase, Phase::Empty { .. }) {
+            return;
+        }
+        let ids: Vec<MemberId> = self.members.keys().cloned().collect();
+        for id in &ids {
+            self.remove_member(id);
+        }
+        self.generation = next_generation(self.generation);
+        self.protocol = None;
+        self.phase = Phase::Empty { since: Some(moment.wall) };
+        self.changed(moment);
+    }
+
     /// Begins the next generation with those who rejoined. Static members stay in without.
     pub fn complete_join(&mut self, moment: &mut Moment) {
         let Phase::PreparingRebalance(preparing) = &self.phase else { return };
