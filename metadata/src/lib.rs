@@ -25,6 +25,8 @@ pub mod proto {
 }
 
 #[cfg(feature = "server")]
+pub mod backup;
+#[cfg(feature = "server")]
 pub mod node;
 #[cfg(feature = "server")]
 pub mod raft;

@@ -14,6 +14,8 @@ mod members;
 pub mod presence;
 pub mod proposer;
 pub mod read_index;
+pub mod restore;
+pub mod shipping;
 pub mod signs;
 mod startup;
 pub mod ticks;
@@ -46,6 +48,7 @@ use self::{
     presence::Presence,
     proposer::Proposer,
     read_index::ReadIndex,
+    shipping::Backup,
     signs::Sign,
     watch_hub::{WatchHub, stream::WatchTask},
 };
@@ -57,7 +60,12 @@ use crate::{
         query::{Answer, Query},
     },
     proto,
-    raft::{RaftHandle, network::Peers, snapshot_file::SnapshotError, state_machine::MachineCell},
+    raft::{
+        RaftHandle,
+        network::Peers,
+        snapshot_file::{SnapshotError, SnapshotFiles},
+        state_machine::MachineCell,
+    },
     wal::{Wal, WalError},
 };
 
@@ -205,6 +213,8 @@ struct Inner {
     leadership: Leadership,
     presence: Presence,
     checkpoints: Checkpoints,
+    backup: Backup,
+    files: Arc<SnapshotFiles>,
     peers: Peers,
     followers: Followers,
     metrics: Arc<NodeMetrics>,

@@ -16,12 +16,12 @@ use crate::{
     proto::{
         self, Caller, Refusal, change_voters_reply::Reply as ChangeKind,
         change_voters_request::Change, cluster_client::ClusterClient,
-        join_reply::Reply as JoinKind, refusal::Kind, status_reply::Reply as StatusKind,
-        transfer_leader_reply::Reply as TransferKind,
+        join_reply::Reply as JoinKind, refusal::Kind, ship_snapshot_reply::Reply as ShipKind,
+        status_reply::Reply as StatusKind, transfer_leader_reply::Reply as TransferKind,
     },
 };
 
-pub use crate::proto::{GroupStatus, MemberStatus};
+pub use crate::proto::{GroupStatus, MemberStatus, ShippedSnapshot};
 
 /// How long an operation may take: a change of the members waits for a majority twice.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -146,6 +146,19 @@ impl Operator {
             Ok(match grpc.transfer_leader(request).await?.into_inner().reply {
                 Some(TransferKind::Leader(leader)) => Some(Ok(leader)),
                 Some(TransferKind::Refusal(refusal)) => Some(Err(refusal)),
+                None => None,
+            })
+        };
+        self.ask(true, ask).await
+    }
+
+    /// Has the leader ship a snapshot to the bucket now.
+    pub async fn ship_snapshot(&self) -> Result<ShippedSnapshot, OperationError> {
+        let ask = |mut grpc: Grpc| async move {
+            let request = proto::ShipSnapshotRequest { caller: caller() };
+            Ok(match grpc.ship_snapshot(request).await?.into_inner().reply {
+                Some(ShipKind::Shipped(shipped)) => Some(Ok(shipped)),
+                Some(ShipKind::Refusal(refusal)) => Some(Err(refusal)),
                 None => None,
             })
         };

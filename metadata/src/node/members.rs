@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use aquifer_storage::error::Outcome;
+use aquifer_storage::{error::Outcome, model::LogIndex};
 
 use super::MetadataNode;
 use crate::{
@@ -79,6 +79,11 @@ impl MetadataNode {
             members: members.collect(),
             purged_index: metrics.purged.map(|id| id.index),
             state_hash: state.map(|state| state.state_hash()),
+            backup: self.backup().map(|backup| proto::BackupStatus {
+                covered_index: backup.covered.map(LogIndex::value),
+                age_ms: backup.age.map(|age| age.as_millis() as u64),
+                failures: backup.failures,
+            }),
         }
     }
 

@@ -160,6 +160,26 @@ pub fn decode_payload(bytes: Bytes) -> Result<Payload, RecordError> {
     }
 }
 
+/// The commands that an entry carries, as the machine's codec writes them; `None` in an entry of
+/// Raft's own.
+pub fn commands_of(payload: Bytes) -> Result<Option<Bytes>, RecordError> {
+    Ok(match decode_payload(payload)? {
+        EntryPayload::Normal(entry) => Some(entry.0),
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
+    })
+}
+
+/// What the snapshot covers that a group of one voter begins with: everything up to `last`.
+pub fn single_voter(last: LogId, id: u64, member: Member) -> SnapshotMeta {
+    let nodes = BTreeMap::from([(id, member)]);
+    let membership = Membership::new(vec![BTreeSet::from([id])], nodes);
+    let membership = membership.expect("the voter is among the nodes");
+    SnapshotMeta {
+        last_log_id: Some(last),
+        last_membership: StoredMembership::new(Some(last), membership),
+    }
+}
+
 /// Encodes what a snapshot covers.
 pub fn encode_snapshot_meta(meta: &SnapshotMeta) -> Vec<u8> {
     SnapshotMetaRecord {

@@ -55,6 +55,11 @@ impl Machine {
         LogIndex::new(self.applied.map_or(0, |id| id.index))
     }
 
+    /// The term of the last entry applied, Raft's own entries included.
+    pub fn applied_term(&self) -> u64 {
+        self.applied.map_or(0, |id| id.leader_id.term)
+    }
+
     /// Whether the last entry applied is of the leader `node` in `term`. A term may have several
     /// leaders, one after the other, told apart by their node.
     pub fn applied_by(&self, term: u64, node: u64) -> bool {

@@ -7,9 +7,11 @@ use super::{
     admission::{admit, malformed, named},
 };
 use crate::{
+    node::shipping::Shipped,
     proto::{
         self, Refusal, change_voters_reply::Reply as ChangeKind, change_voters_request::Change,
-        cluster_server::Cluster, join_reply::Reply as JoinKind, status_reply::Reply as StatusKind,
+        cluster_server::Cluster, join_reply::Reply as JoinKind,
+        ship_snapshot_reply::Reply as ShipKind, status_reply::Reply as StatusKind,
         transfer_leader_reply::Reply as TransferKind,
     },
     raft::Member,
@@ -54,6 +56,25 @@ impl Cluster for Service {
         let reply = self.handed_over(request).await;
         let reply = Some(reply.map_or_else(TransferKind::Refusal, TransferKind::Leader));
         Ok(Response::new(proto::TransferLeaderReply { reply }))
+    }
+
+    async fn ship_snapshot(
+        &self,
+        request: Request<proto::ShipSnapshotRequest>,
+    ) -> Result<Response<proto::ShipSnapshotReply>, Status> {
+        let named = named(request.metadata());
+        let admitted = admit(request.into_inner().caller, named, self.node.identity());
+        let shipped = match admitted {
+            Ok(()) => self.node.ship_snapshot().await.map_err(|error| self.refusal(error)),
+            Err(refusal) => Err(refusal),
+        };
+        let reply = match shipped {
+            Ok(Shipped { index, key }) => {
+                ShipKind::Shipped(proto::ShippedSnapshot { index: index.value(), key })
+            }
+            Err(refusal) => ShipKind::Refusal(refusal),
+        };
+        Ok(Response::new(proto::ShipSnapshotReply { reply: Some(reply) }))
     }
 }
 
