@@ -2,7 +2,8 @@
 //! the setting and where it came from.
 
 use std::{
-    collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration,
+    collections::BTreeMap, fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr,
+    time::Duration,
 };
 
 use aquifer_metadata::machine::command::HostPort;
@@ -91,6 +92,33 @@ pub enum ClusterCommand {
         /// Its id; the voter that is furthest when left out.
         id: Option<u64>,
     },
+    /// Ships a snapshot of the metadata to the bucket now.
+    Snapshot,
+    /// After the majority of the metadata nodes was lost: begins the cluster's next life, with one
+    /// voter, from the last backup in the bucket. Asks no node; none of the old ones may run.
+    Restore(RestoreFlags),
+}
+
+/// What a restore needs to know.
+#[derive(Clone, Debug, Args)]
+pub struct RestoreFlags {
+    /// The cluster's object store: file:PATH or s3://bucket/prefix.
+    #[arg(long, value_name = "URL")]
+    pub store: String,
+    /// Folder of the node to begin with. Must hold no metadata.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// The node's id.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=FOUNDER_ID_MAX))]
+    pub id: u64,
+    /// Where that node will listen, so that others can join it.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9340")]
+    pub listen: SocketAddr,
+    /// More offsets than any partition got after the backup: next offsets rise by so many.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i32::MAX as i64))]
+    pub offset_jump: u32,
 }
 
 /// Flags shared by all roles. Every one can also be set as `AQUIFER_<NAME>` or in the TOML file.
@@ -242,6 +270,10 @@ pub struct ServerOptions {
     /// that a load balancer moves its clients first. `None` means not set: see
     /// [`Settings::drain_delay`].
     pub drain_delay_ms: Option<u64>,
+    /// `backup.interval`: how long committed metadata may wait until it is shipped to the bucket.
+    pub backup_interval: Duration,
+    /// `backup.keep`: how long older backups of the metadata stay in the bucket.
+    pub backup_keep: Duration,
     /// `client.zone.blocks`: zones by client address, such as
     /// `10.0.0.0/16=us-east-1a,10.1.0.0/16=us-east-1b`; a zone in the client id goes before.
     pub client_zone_blocks: ZoneBlocks,
@@ -260,6 +292,8 @@ impl Default for ServerOptions {
             request_bytes_max: 100 << 20,
             idle_ms_max: 600_000,
             drain_delay_ms: None,
+            backup_interval: Duration::from_secs(15),
+            backup_keep: Duration::from_secs(60 * 60),
             client_zone_blocks: ZoneBlocks::default(),
         }
     }
@@ -433,6 +467,14 @@ impl ServerOptions {
             "drain.delay.ms" => {
                 self.drain_delay_ms = Some(bounded(name, value, from, 0, 600_000)?);
             }
+            "backup.interval" => {
+                let range = Duration::from_millis(100)..=Duration::from_secs(60 * 60);
+                self.backup_interval = period(name, value, from, range)?;
+            }
+            "backup.keep" => {
+                let range = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
+                self.backup_keep = period(name, value, from, range)?;
+            }
             _ => return Err(ConfigError::server(name, from, "unknown, or not honoured here")),
         }
         Ok(())
@@ -453,6 +495,36 @@ fn bounded(name: &str, value: &str, from: &str, min: u64, max: u64) -> Result<u6
         Ok(number)
     } else {
         Err(ConfigError::server(name, from, format!("{number} is not in {min}..={max}")))
+    }
+}
+
+/// A time with its unit: `500ms`, `15s`, `90m`, `1h`, `7d`.
+fn period(
+    name: &str,
+    value: &str,
+    from: &str,
+    range: RangeInclusive<Duration>,
+) -> Result<Duration, ConfigError> {
+    let unit = value.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number: Option<u64> = value[..value.len() - unit.len()].parse().ok();
+    let millis: Option<u64> = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _ => None,
+    };
+    let millis = number.zip(millis).and_then(|(number, unit)| number.checked_mul(unit));
+    let Some(period) = millis.map(Duration::from_millis) else {
+        let reason = format!("{value:?} is no time with its unit, such as 500ms, 15s, 90m or 1h");
+        return Err(ConfigError::server(name, from, reason));
+    };
+    if range.contains(&period) {
+        Ok(period)
+    } else {
+        let reason = format!("{value} is not from {:?} to {:?}", range.start(), range.end());
+        Err(ConfigError::server(name, from, reason))
     }
 }
 

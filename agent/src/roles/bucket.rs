@@ -31,7 +31,12 @@ pub struct Bucket {
 
 /// Opens the store of `settings`. Sends nothing yet.
 pub fn open(settings: &Settings, seams: &Seams) -> anyhow::Result<Bucket> {
-    let url = StoreUrl::parse(&settings.store_url()).context("--store")?;
+    open_url(&settings.store_url(), seams)
+}
+
+/// Opens the store at `url`. Sends nothing yet.
+pub fn open_url(url: &str, seams: &Seams) -> anyhow::Result<Bucket> {
+    let url = StoreUrl::parse(url).context("--store")?;
     let (store, counters): (Arc<dyn Store>, _) = match &url {
         StoreUrl::Memory => decorate(MemoryStore::new(), seams),
         StoreUrl::File { path } => {

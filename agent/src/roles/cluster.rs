@@ -7,7 +7,22 @@ use aquifer_agent::config::{self, Cluster, ClusterCommand};
 use aquifer_metadata::client::cluster::{GroupStatus, MemberStatus, Operator};
 use aquifer_storage::seam::system;
 
+mod restore;
+
 pub async fn run(cluster: &Cluster) -> anyhow::Result<()> {
+    let text = match &cluster.command {
+        ClusterCommand::Restore(flags) => restore::run(flags).await?,
+        command => ask(cluster, command).await?,
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// What the group answers to `command`.
+async fn ask(cluster: &Cluster, command: &ClusterCommand) -> anyhow::Result<String> {
     let addresses: Vec<String> = cluster
         .metadata
         .split(',')
@@ -18,7 +33,7 @@ pub async fn run(cluster: &Cluster) -> anyhow::Result<()> {
         config::parse_host_port(address).map_err(anyhow::Error::msg).context("--metadata")?;
     }
     let operator = Operator::new(addresses, cluster.tls.secure(system::seams())?);
-    let text = match cluster.command {
+    Ok(match *command {
         ClusterCommand::Status { hash, local: true } => table(&operator.status(hash).await?),
         ClusterCommand::Status { hash, local: false } => {
             table(&operator.leader_status(hash).await?)
@@ -28,12 +43,12 @@ pub async fn run(cluster: &Cluster) -> anyhow::Result<()> {
         ClusterCommand::TransferLeader { id } => {
             format!("node {} leads\n", operator.transfer_leader(id).await?)
         }
-    };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
+        ClusterCommand::Snapshot => {
+            let shipped = operator.ship_snapshot().await?;
+            format!("everything up to entry {} is in {}\n", shipped.index, shipped.key)
+        }
+        ClusterCommand::Restore(_) => anyhow::bail!("a restore asks no node"),
+    })
 }
 
 fn table(status: &GroupStatus) -> String {
@@ -51,6 +66,7 @@ fn table(status: &GroupStatus) -> String {
             status.last_index, status.committed_index, status.applied_index, status.node
         ),
     ];
+    lines.push(format!("backup     {}", backup(status)));
     if let Some(hash) = status.state_hash {
         lines.push(format!("state      {hash:016x} at {}", status.applied_index));
     }
@@ -63,6 +79,25 @@ fn table(status: &GroupStatus) -> String {
         lines.push(format!("{id:>12}  {role:8}  {behind:>10}  {heard:>9}  {address}"));
     }
     lines.join("\n") + "\n"
+}
+
+/// How far the copies in the bucket reach, as the node that makes them says.
+fn backup(status: &GroupStatus) -> String {
+    let Some(backup) = status.backup else {
+        return format!("node {} ships none", status.node);
+    };
+    let Some(covered) = backup.covered_index else {
+        return match status.leader {
+            Some(leader) if leader != status.node => format!("node {leader} ships it"),
+            _ => format!("none yet ({} failed requests)", backup.failures),
+        };
+    };
+    let behind = status.applied_index.saturating_sub(covered);
+    let age = backup.age_ms.unwrap_or_default() / 1000;
+    match behind {
+        0 => format!("up to {covered}, which is everything"),
+        _ => format!("up to {covered}, {behind} entries behind, whole {age} s ago"),
+    }
 }
 
 /// How many entries a member is behind, and since when it was not heard: the leader knows.

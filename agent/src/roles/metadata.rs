@@ -51,6 +51,7 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
         () = shutdown.cancelled() => return Ok(()),
         claimed = parts::claim(&settings, &store, &node, &seams) => claimed?,
     }
+    parts::ship_backups(&settings, &store, &node);
     println!("Aquifer metadata node {} listens on {}", node.identity().node_id, settings.listen);
     println!("  log and snapshots  {}", settings.data.display());
     println!("  bucket             {}", settings.store_url());
@@ -150,11 +151,12 @@ impl Start<'_> {
                 Ok(None) if first => return Ok(parts::new_cluster(seams)),
                 Ok(Some(found)) if first => anyhow::bail!(
                     "{} belongs to cluster {} already, and --data {} is empty: give its folder, \
-                     --join one of its nodes, or another --store prefix (restoring a lost data \
-                     folder from the bucket is not there yet)",
+                     --join one of its nodes, or another --store prefix; when the majority of its \
+                     nodes was lost, run `{}`",
                     self.settings.store_url(),
                     found.cluster_id,
-                    self.settings.data.display()
+                    self.settings.data.display(),
+                    parts::restore_command(self.settings)
                 ),
                 Ok(Some(found)) => {
                     return Ok(Genesis { cluster_id: found.cluster_id, lineage: found.lineage });

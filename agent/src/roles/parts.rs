@@ -19,6 +19,7 @@ use aquifer_agent::{
     wire::Uuid,
 };
 use aquifer_metadata::{
+    backup::plan::Pace,
     client::{Metadata, cluster::Quorum},
     machine::{Genesis, command::HostPort},
     node::{MetadataNode, NodeConfig, Tuning, folder},
@@ -26,7 +27,7 @@ use aquifer_metadata::{
 use aquifer_storage::{
     budget::Budgets,
     cache::{ObjectReader, memory::MokaCache},
-    claim::{Claim, ClaimFailed, claim_prefix},
+    claim::{Claim, ClaimFailed, claim_prefix, read_claim},
     format::cluster_file::ClusterFile,
     model::{Lineage, ObjectName},
     seam::Seams,
@@ -55,10 +56,17 @@ const DOLLARS_PER_PUT: f64 = 5e-6;
 const SECONDS_PER_MONTH: f64 = 2_592_000.0;
 
 /// Starts the metadata node of `settings.data`, with a new identity when the folder is new.
-pub async fn start_node(settings: &Settings, seams: &Seams) -> anyhow::Result<MetadataNode> {
+pub async fn start_node(
+    settings: &Settings,
+    bucket: &Bucket,
+    seams: &Seams,
+) -> anyhow::Result<MetadataNode> {
     let genesis = match folder::read_identity(&settings.data).context("--data")? {
         Some(found) => Genesis { cluster_id: found.cluster_id, lineage: found.lineage },
-        None => new_cluster(seams),
+        None => {
+            refuse_claimed(settings, bucket, seams).await?;
+            new_cluster(seams)
+        }
     };
     let config = NodeConfig {
         node_id: settings.id,
@@ -67,6 +75,45 @@ pub async fn start_node(settings: &Settings, seams: &Seams) -> anyhow::Result<Me
         tuning: Tuning::default(),
     };
     MetadataNode::start(config, seams.clone()).await.context("--data")
+}
+
+/// Refuses to begin a cluster where one is, whose data folder was lost perhaps. Waits for a store
+/// that is down.
+async fn refuse_claimed(settings: &Settings, bucket: &Bucket, seams: &Seams) -> anyhow::Result<()> {
+    loop {
+        match read_claim(bucket.store.as_ref()).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(found)) => anyhow::bail!(
+                "{} belongs to cluster {} already, and --data {} is empty: give its folder, or \
+                 another --store prefix, or, when its folder was lost, run `{}`",
+                settings.store_url(),
+                found.cluster_id,
+                settings.data.display(),
+                restore_command(settings)
+            ),
+            Err(error @ ClaimFailed::File { .. }) => return Err(error.into()),
+            Err(error @ ClaimFailed::Store { .. }) => {
+                tracing::warn!(%error, "cannot read whose the bucket is yet, trying again");
+                seams.sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// What brings a lost data folder back from the bucket.
+pub fn restore_command(settings: &Settings) -> String {
+    let (store, data) = (settings.store_url(), settings.data.display());
+    let (id, listen) = (settings.id, settings.listen);
+    format!("aquifer cluster restore --store {store} --data {data} --id {id} --listen {listen}")
+}
+
+/// Ships copies of the metadata to the bucket. A store in memory goes with the process.
+pub fn ship_backups(settings: &Settings, bucket: &Bucket, node: &MetadataNode) {
+    if matches!(bucket.url, StoreUrl::Memory) {
+        return;
+    }
+    let (interval, keep) = (settings.options.backup_interval, settings.options.backup_keep);
+    node.ship_to(Arc::clone(&bucket.store), Pace { interval, keep, ..Pace::default() });
 }
 
 /// A cluster that nobody has heard of.
@@ -94,11 +141,12 @@ pub async fn claim(
             Ok(Claim::Claimed | Claim::Ours) => return Ok(()),
             Ok(Claim::Foreign { cluster_id }) => anyhow::bail!(
                 "{} belongs to cluster {cluster_id}, and {} to cluster {}: give the data folder of \
-                 that cluster, or another --store prefix (restoring a lost data folder from the \
-                 bucket is not there yet)",
+                 that cluster, or another --store prefix; if the folder was lost, move this one \
+                 away and run `{}`",
                 settings.store_url(),
                 settings.data.display(),
-                identity.cluster_id
+                identity.cluster_id,
+                restore_command(settings)
             ),
             Ok(Claim::NewerLineage { .. }) => anyhow::bail!(
                 "{} was restored into a newer lineage: {} is an old copy and must not be used",
@@ -106,7 +154,8 @@ pub async fn claim(
                 settings.data.display()
             ),
             Ok(Claim::OlderLineage { found }) => anyhow::bail!(
-                "{} is still at lineage {}, {} is a later one: finish the restore first",
+                "{} is still at lineage {}, {} is a later one: its restore stopped half way, repeat \
+                 it on an empty --data",
                 settings.store_url(),
                 found.lineage,
                 settings.data.display()

@@ -16,11 +16,15 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let seams = system::seams();
     let shutdown = signals::shutdown()?;
     let store = bucket::open(&settings, &seams)?;
-    let node = parts::start_node(&settings, &seams).await?;
+    let node = tokio::select! {
+        started = parts::start_node(&settings, &store, &seams) => started?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
     tokio::select! {
         claimed = parts::claim(&settings, &store, &node, &seams) => claimed?,
         () = shutdown.cancelled() => return Ok(()),
     }
+    parts::ship_backups(&settings, &store, &node);
     let client = Arc::new(node.client());
     let metadata = (client.clone() as Arc<dyn Metadata>, client as Arc<dyn Quorum>);
     let agent = tokio::select! {
