@@ -1,6 +1,7 @@
 //! The roles of the binary, and what they share: the store, signals, the agent's parts.
 
 pub mod agent;
+mod backups;
 mod bucket;
 pub mod cluster;
 pub mod metadata;

@@ -58,6 +58,22 @@ fn sizes_take_units() {
 }
 
 #[test]
+fn periods_take_units_and_a_range() {
+    let keep = |text: &str| {
+        load(&flags(&["-o", &format!("backup.keep={text}")]))
+            .map(|settings| settings.options.backup_keep)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(keep("90m"), Ok(Duration::from_secs(5400)));
+    assert_eq!(keep("7d"), Ok(Duration::from_secs(7 * 86_400)));
+    assert_eq!(load(&flags(&[])).expect("loads").options.backup_keep, Duration::from_secs(3600));
+    for wrong in ["", "90", "m", "1 h", "-1h", "1.5h", "99999999999999999999h", "500ms", "400d"] {
+        let error = keep(wrong).expect_err(wrong);
+        assert!(error.contains("backup.keep"), "{error}");
+    }
+}
+
+#[test]
 fn voters_are_named_once_each_with_an_id_and_an_address() {
     let voters = parse_voters("1=a:1, 2=b:1,3=c:1").expect("three voters");
     assert_eq!(voters[&2], "b:1");

@@ -35,7 +35,7 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let client = Arc::new(RemoteClient::new(remote, seams.clone()));
     let metadata = (client as Arc<dyn Metadata>, quorum as Arc<dyn Quorum>);
     let agent = tokio::select! {
-        started = parts::Agent::start(settings, metadata, store, seams) => started?,
+        started = parts::Agent::start(settings, metadata, store, seams, None) => started?,
         () = shutdown.cancelled() => return Ok(()),
     };
     agent.announce("agent");

@@ -20,6 +20,7 @@ use aquifer_storage::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    backups,
     bucket::{self, Bucket},
     parts, signals,
 };
@@ -51,7 +52,7 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
         () = shutdown.cancelled() => return Ok(()),
         claimed = parts::claim(&settings, &store, &node, &seams) => claimed?,
     }
-    parts::ship_backups(&settings, &store, &node);
+    backups::ship(&settings, &store, &node);
     println!("Aquifer metadata node {} listens on {}", node.identity().node_id, settings.listen);
     println!("  log and snapshots  {}", settings.data.display());
     println!("  bucket             {}", settings.store_url());
@@ -156,7 +157,7 @@ impl Start<'_> {
                     self.settings.store_url(),
                     found.cluster_id,
                     self.settings.data.display(),
-                    parts::restore_command(self.settings)
+                    backups::restore_command(self.settings)
                 ),
                 Ok(Some(found)) => {
                     return Ok(Genesis { cluster_id: found.cluster_id, lineage: found.lineage });

@@ -19,7 +19,6 @@ use aquifer_agent::{
     wire::Uuid,
 };
 use aquifer_metadata::{
-    backup::plan::Pace,
     client::{Metadata, cluster::Quorum},
     machine::{Genesis, command::HostPort},
     node::{MetadataNode, NodeConfig, Tuning, folder},
@@ -38,7 +37,10 @@ use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use super::bucket::Bucket;
+use super::{
+    backups::{self, BackupMetrics},
+    bucket::Bucket,
+};
 
 /// What `up` may hold; a dedicated agent asks for more with `--memory`.
 const MEMORY_BYTES_DEFAULT: u64 = 512 << 20;
@@ -89,7 +91,7 @@ async fn refuse_claimed(settings: &Settings, bucket: &Bucket, seams: &Seams) -> 
                 settings.store_url(),
                 found.cluster_id,
                 settings.data.display(),
-                restore_command(settings)
+                backups::restore_command(settings)
             ),
             Err(error @ ClaimFailed::File { .. }) => return Err(error.into()),
             Err(error @ ClaimFailed::Store { .. }) => {
@@ -98,22 +100,6 @@ async fn refuse_claimed(settings: &Settings, bucket: &Bucket, seams: &Seams) -> 
             }
         }
     }
-}
-
-/// What brings a lost data folder back from the bucket.
-pub fn restore_command(settings: &Settings) -> String {
-    let (store, data) = (settings.store_url(), settings.data.display());
-    let (id, listen) = (settings.id, settings.listen);
-    format!("aquifer cluster restore --store {store} --data {data} --id {id} --listen {listen}")
-}
-
-/// Ships copies of the metadata to the bucket. A store in memory goes with the process.
-pub fn ship_backups(settings: &Settings, bucket: &Bucket, node: &MetadataNode) {
-    if matches!(bucket.url, StoreUrl::Memory) {
-        return;
-    }
-    let (interval, keep) = (settings.options.backup_interval, settings.options.backup_keep);
-    node.ship_to(Arc::clone(&bucket.store), Pace { interval, keep, ..Pace::default() });
 }
 
 /// A cluster that nobody has heard of.
@@ -146,7 +132,7 @@ pub async fn claim(
                 settings.store_url(),
                 settings.data.display(),
                 identity.cluster_id,
-                restore_command(settings)
+                backups::restore_command(settings)
             ),
             Ok(Claim::NewerLineage { .. }) => anyhow::bail!(
                 "{} was restored into a newer lineage: {} is an old copy and must not be used",
@@ -182,15 +168,18 @@ pub struct Agent {
 
 impl Agent {
     /// Binds HTTP at once, registers, waits for the catalog, then binds Kafka. Waits for ever for
-    /// metadata and store; fails only for the configuration.
+    /// metadata and store; fails only for the configuration. `backups` are of a metadata node in
+    /// this process.
     pub async fn start(
         settings: Settings,
         (metadata, quorum): (Arc<dyn Metadata>, Arc<dyn Quorum>),
         bucket: Bucket,
         seams: Seams,
+        backups: Option<BackupMetrics>,
     ) -> anyhow::Result<Self> {
         let services = CancellationToken::new();
-        let (metrics, readiness) = serve_http(&settings, &bucket, &seams, &services).await?;
+        let (metrics, readiness) =
+            serve_http(&settings, &bucket, &seams, &services, backups).await?;
         let (view, service) = View::new(Arc::clone(&metadata), seams.clone());
         seams.spawn("view", service.run(services.clone().cancelled_owned()));
         let config =
@@ -310,11 +299,15 @@ async fn serve_http(
     bucket: &Bucket,
     seams: &Seams,
     services: &CancellationToken,
+    backups: Option<BackupMetrics>,
 ) -> anyhow::Result<(Arc<Metrics>, watch::Sender<Readiness>)> {
     let metrics = Arc::new(Metrics::default());
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     registry.register_collector(Box::new(StoreMetrics(bucket.counters.clone())));
+    if let Some(backups) = backups {
+        registry.register_collector(Box::new(backups));
+    }
     let starting = Readiness::NotReady("connecting to metadata".to_owned());
     let (readiness, ready) = watch::channel(starting);
     let http = admin_http::bind(settings.http)

@@ -6,7 +6,10 @@ use aquifer_agent::config::{self, Flags};
 use aquifer_metadata::client::{Metadata, cluster::Quorum};
 use aquifer_storage::seam::system;
 
-use super::{bucket, parts, signals};
+use super::{
+    backups::{self, BackupMetrics},
+    bucket, parts, signals,
+};
 
 pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let settings = config::load(flags)?;
@@ -24,11 +27,12 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
         claimed = parts::claim(&settings, &store, &node, &seams) => claimed?,
         () = shutdown.cancelled() => return Ok(()),
     }
-    parts::ship_backups(&settings, &store, &node);
+    backups::ship(&settings, &store, &node);
     let client = Arc::new(node.client());
     let metadata = (client.clone() as Arc<dyn Metadata>, client as Arc<dyn Quorum>);
+    let shown = Some(BackupMetrics(node.clone()));
     let agent = tokio::select! {
-        started = parts::Agent::start(settings, metadata, store, seams) => started?,
+        started = parts::Agent::start(settings, metadata, store, seams, shown) => started?,
         () = shutdown.cancelled() => return Ok(()),
     };
     agent.announce("up");
