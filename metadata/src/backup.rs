@@ -2,9 +2,9 @@
 //! made and which of them a restore takes (DESIGN 7, "Restore").
 //!
 //! Under `meta/<lineage>/`: snapshots of the state, in parts, and chunks of the entries committed
-//! since. Every key names the indexes it covers and the *run* that wrote it, one spell of one leader
-//! as such, so that no key is ever written twice with other bytes. Under `meta/lineage/`: one marker
-//! for each life that a restore began.
+//! since. Every key names the indexes it covers and the *run* that wrote it, one process, so that
+//! no key is ever written twice with other bytes. Under `meta/lineage/`: one marker for each life
+//! that a restore began.
 //!
 //! # Invariants
 //! - Only committed entries, and states after them, are shipped.

@@ -140,8 +140,8 @@ pub async fn claim(
                 settings.data.display()
             ),
             Ok(Claim::OlderLineage { found }) => anyhow::bail!(
-                "{} is still at lineage {}, {} is a later one: its restore stopped half way, repeat \
-                 it on an empty --data",
+                "{} is still at lineage {}, {} is a later one: its restore stopped half way, \
+                 repeat it on an empty --data",
                 settings.store_url(),
                 found.lineage,
                 settings.data.display()

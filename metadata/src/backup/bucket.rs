@@ -1,5 +1,5 @@
-//! Reads a copy out of the bucket: lists what there is, takes the best that can be read, and applies
-//! the entries behind it. The one place that LISTs to restore.
+//! Reads a copy out of the bucket: lists what there is, takes the best that can be read, and
+//! applies the entries behind it. The one place that LISTs to restore.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -42,7 +42,7 @@ pub struct BackupName {
     pub lineage: Lineage,
     /// What it covers.
     pub covers: Covers,
-    /// Who wrote it: random, drawn anew whenever a node begins to ship.
+    /// Who wrote it: random, drawn anew by each process that ships.
     pub run: u64,
 }
 

@@ -1,4 +1,4 @@
-//! When a leader ships what [pure].
+//! When whoever leads ships what [pure].
 //!
 //! It begins with a snapshot, so that it need not know what others shipped before; then come chunks
 //! of the log, and a snapshot again when there are as many bytes of log as a snapshot has, when an
@@ -61,7 +61,7 @@ pub struct Gathered {
     since: Option<MonoTime>,
 }
 
-/// How far one spell of shipping came.
+/// How far one process came.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pace: Pace,

@@ -9,7 +9,8 @@
 //!   included. Rows stay contiguous: the hole is a row, over a batch that holds no record.
 //! - Session and producer ids lie beyond all that were given ([`IDS_JUMPED`] for each such life).
 //! - No session lives and no group has a member: whoever had one is of a life before.
-//! - Records, their offsets, committed offsets, topics, node ids and what deduplicates retries stay.
+//! - Records, their offsets, committed offsets, topics, node ids and what deduplicates retries
+//!   stay.
 //!
 //! # Not here
 //! Which copy is taken (`backup`), whose number the life has (`node::restore`).

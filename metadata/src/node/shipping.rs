@@ -22,12 +22,7 @@ use aquifer_storage::{
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use super::{
-    MetadataNode,
-    folder::Identity,
-    leadership::{Leadership, lost},
-    until_stopped,
-};
+use super::{MetadataNode, folder::Identity, leadership::Leadership, until_stopped};
 use crate::{
     backup::{
         BackupStatus,
@@ -188,52 +183,57 @@ struct Shipping {
     backup: Backup,
 }
 
-/// One spell of this node as the one that ships.
+/// What this process shipped.
 struct Spell {
     run: u64,
     plan: Plan,
     kept: Kept,
+    /// The term it was done in last.
+    led: Option<u64>,
     /// Whether what others left in the bucket is in `kept`.
     is_listed: bool,
     dropped_at: Option<MonoTime>,
 }
 
 impl Shipping {
+    /// Ships for as long as the node lives, while it leads. What was begun is finished also when it
+    /// leads no more: it is committed, and a leader that comes and goes begins nothing anew.
     async fn run(self) {
+        let mut spell = Spell {
+            run: self.seams.rng.next_u64(),
+            plan: Plan::new(self.pace),
+            kept: Kept::default(),
+            led: None,
+            is_listed: false,
+            dropped_at: None,
+        };
         loop {
             let Ok(term) = self.leadership.term() else {
+                // How far whoever leads now comes is not known here.
+                *self.backup.0.status.lock().expect("no panic while held") = Status::default();
                 self.seams.sleep(LOOK_INTERVAL).await;
                 continue;
             };
-            let over = lost(self.leadership.changes(), term);
-            tokio::select! {
-                () = over => {}
-                () = self.ship() => {}
+            if spell.led != Some(term) {
+                (spell.led, spell.is_listed) = (Some(term), false);
             }
-            // How far whoever leads now comes is not known here.
-            *self.backup.0.status.lock().expect("no panic while held") = Status::default();
+            self.step(&mut spell).await;
         }
     }
 
-    /// Ships until the future is dropped.
-    async fn ship(&self) {
-        let (run, plan) = (self.seams.rng.next_u64(), Plan::new(self.pace));
-        let (kept, is_listed, dropped_at) = (Kept::default(), false, None);
-        let mut spell = Spell { run, plan, kept, is_listed, dropped_at };
-        loop {
-            spell.plan.ask(self.backup.0.asked.load(Ordering::Relaxed));
-            self.gather(&mut spell.plan).await;
-            self.publish(&spell);
-            match spell.plan.next(self.now()) {
-                Next::Snapshot => self.ship_snapshot(&mut spell).await,
-                Next::Log => self.ship_log(&mut spell).await,
-                Next::Wait => tokio::select! {
-                    () = self.seams.sleep(LOOK_INTERVAL) => {}
-                    () = self.backup.0.wake.notified() => {}
-                },
-            }
-            self.drop_old(&mut spell).await;
+    async fn step(&self, spell: &mut Spell) {
+        spell.plan.ask(self.backup.0.asked.load(Ordering::Relaxed));
+        self.gather(&mut spell.plan).await;
+        self.publish(spell);
+        match spell.plan.next(self.now()) {
+            Next::Snapshot => self.ship_snapshot(spell).await,
+            Next::Log => self.ship_log(spell).await,
+            Next::Wait => tokio::select! {
+                () = self.seams.sleep(LOOK_INTERVAL) => {}
+                () = self.backup.0.wake.notified() => {}
+            },
         }
+        self.drop_old(spell).await;
     }
 
     fn now(&self) -> MonoTime {
@@ -357,7 +357,7 @@ impl Shipping {
     /// Deletes what is not needed any more. What fails is tried with the next.
     async fn drop_old(&self, spell: &mut Spell) {
         if !spell.is_listed {
-            // Once a spell: what those who led before left. Never while anybody waits for it.
+            // Once a term: what those who led before left. Never while anybody waits for it.
             let prefix = format!("{BACKUP_PREFIX}/{}", self.identity.lineage);
             match list(self.store.as_ref(), &prefix).await {
                 Ok(found) => spell.kept.note(found.names),
