@@ -111,6 +111,7 @@ impl Load {
             trace,
             zero: tokio::time::Instant::now(),
             panics: Arc::new(Mutex::default()),
+            replicas: Arc::default(),
         };
         let partitions = (0..shape.partitions).map(|index| {
             let key = Key(u32::try_from(index).expect("not negative"));

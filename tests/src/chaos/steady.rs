@@ -168,6 +168,7 @@ impl Steady {
             place: self.sent,
             values: vec![value],
             idempotent: true,
+            sent_once: false,
             answer,
             refusals,
         };

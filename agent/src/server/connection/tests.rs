@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::atomic::AtomicU64};
 
 use aquifer_metadata::{
-    client::Metadata,
+    client::{Metadata, cluster::Operator},
     machine::command::HostPort,
     watch::{Catalog, CatalogTopic, WatchEvent},
 };
@@ -123,6 +123,7 @@ async fn world() -> World {
     };
     let broker = Arc::new(Broker {
         metadata: shared,
+        quorum: Arc::new(Operator::new(Vec::new(), seams.clone())),
         view: view.clone(),
         session,
         producer,
