@@ -3,9 +3,10 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -19,9 +20,22 @@ pub fn tool(variable: &str) -> anyhow::Result<String> {
     std::env::var(variable).with_context(|| format!("{variable} is not set: use tests/run"))
 }
 
-/// A port nobody listens on at this moment.
+/// A port nobody listens on at this moment, below those that the system gives to whoever connects:
+/// one of these could be taken before the process under test listens on it.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    const FIRST: u16 = 10_000;
+    const PORTS: u16 = 20_000;
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    // Test processes that run beside each other begin far apart.
+    let begin = (std::process::id() as u16).wrapping_mul(997);
+    for _ in 0..PORTS {
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + begin.wrapping_add(given) % PORTS;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    bail!("no port from {FIRST} on is free")
 }
 
 /// A child process, killed when dropped.
