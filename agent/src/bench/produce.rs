@@ -65,6 +65,9 @@ pub struct ProduceArgs {
     /// Of a topic that is created; -1 is the broker's default.
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     replication_factor: i16,
+    /// Begin once every leader serves its partitions: Kafka names it before.
+    #[arg(long)]
+    await_leaders: bool,
     /// Connections; those to the same leader take turns over all its partitions.
     #[arg(long, default_value_t = 4)]
     connections: usize,
@@ -207,6 +210,9 @@ fn run_blocking(args: &ProduceArgs) -> anyhow::Result<()> {
         partitions: args.partitions,
         replication_factor: args.replication_factor,
     })?;
+    if args.await_leaders {
+        cluster.await_leaders(&topic)?;
+    }
     let leaders = topic.by_leader().len();
     ensure!(
         leaders <= args.connections,

@@ -61,7 +61,7 @@ def beside_kafka(bench, peer, shapes, pairs_wanted):
             with bench.store("zero", *ROOMY) as store, bench.broker(store, *UNBOUND) as (address, pid):
                 ours = bench.call(f"produce {what} {in_flight}", "produce", "--bootstrap", address, "--pid", pid, *shape)
             theirs = peer and bench.call(f"{peer.name} produce {what} {in_flight}", "produce", *peer.arguments(), *shape,
-                                         "--replication-factor", peer.replicas)
+                                         "--replication-factor", peer.replicas, "--await-leaders")
             pairs.append((ours, theirs))
         name = f"produce, {what}, {in_flight} in flight"
         limit_goal = Goal(0.6, 0.4, more=True) if size != 1100 else None

@@ -130,8 +130,7 @@ impl Cluster {
     /// It cannot be created, has too few partitions, or gets no leaders.
     pub fn ensure_topic(&self, new: &NewTopic) -> anyhow::Result<Topic> {
         let mut connection = self.connect()?;
-        let is_new = fetch_topic(&mut connection, &new.name)?.is_none();
-        if is_new {
+        if fetch_topic(&mut connection, &new.name)?.is_none() {
             create(&mut connection, new)?;
         }
         let wanted = usize::try_from(new.partitions).unwrap_or(0);
@@ -139,15 +138,15 @@ impl Cluster {
         let there = topic.leaders.len();
         ensure!(wanted <= there, "topic {} has {there} partitions, not {wanted}", new.name);
         topic.leaders.retain(|partition, _| *partition < new.partitions);
-        if is_new {
-            self.await_leaders(&topic)?;
-        }
         Ok(topic)
     }
 
-    /// Waits until every leader serves its partitions: a broker may be named as one before it
-    /// has made their logs, and refuses what comes earlier.
-    fn await_leaders(&self, topic: &Topic) -> anyhow::Result<()> {
+    /// Waits until every leader serves its partitions: Kafka names a broker as one before it has
+    /// made their logs, and refuses what comes earlier.
+    ///
+    /// # Errors
+    /// A leader goes on refusing.
+    pub fn await_leaders(&self, topic: &Topic) -> anyhow::Result<()> {
         let deadline = Instant::now() + LEADERS_WITHIN;
         while let Err(refused) = self.offsets(topic, OffsetAt::Latest) {
             let late = || format!("topic {} is not served after {LEADERS_WITHIN:?}", topic.name);
