@@ -139,13 +139,14 @@ async fn a_deposed_node_refuses_what_it_did_not_hand_over_and_claims_no_failure_
     assert_eq!(refused.outcome, Outcome::Unavailable, "{refused}");
     assert_eq!(node.heartbeat(session).unwrap_err().outcome, Outcome::Unavailable);
     assert_eq!(node.read_index().await.unwrap_err().outcome, Outcome::Unavailable);
+
+    // Nobody else votes: it leads again. Until somebody does, what was in its log and not on its
+    // disk is neither committed nor cut, so it has no outcome.
+    node.inner.raft.runtime_config().elect(true);
     let mut outcomes = Vec::new();
     for receipt in handed {
         outcomes.push(proposer::outcome_of(receipt).await);
     }
-
-    // Nobody else votes: it leads again.
-    node.inner.raft.runtime_config().elect(true);
     let mut seen = None;
     for _ in 0..200 {
         match node.propose(registration(3)).await {
