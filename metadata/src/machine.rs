@@ -114,7 +114,9 @@ impl MetadataState {
         self.objects.restore_open(|object| sessions.may_name(object));
     }
 
-    /// Applies the entry at `index`: first lets time pass to its stamp, then its commands in order.
+    /// Applies the entry at `index`: first lets time pass to its stamp, then its commands in order;
+    /// at the end
+    /// producers are forgotten that were silent too long or are too many.
     pub fn apply(&mut self, index: LogIndex, term: u64, entry: &Entry) -> Applied {
         self.index = index;
         self.clocks.advance(entry.stamp, term);
@@ -122,6 +124,7 @@ impl MetadataState {
         self.pass_time(&mut effects);
         let replies =
             entry.commands.iter().map(|command| self.dispatch(command, &mut effects)).collect();
+        self.producers.sweep(self.clocks.wall(), producer::STATES_MAX);
         Applied { replies, effects }
     }
 
@@ -130,7 +133,6 @@ impl MetadataState {
         let now = self.clocks.elapsed();
         self.sessions.sweep(now);
         self.topics.sweep(now);
-        self.producers.sweep(self.clocks.wall());
         let changed = self.groups.tick(now, self.clocks.wall());
         effects.extend(changed.into_iter().map(group_changed));
     }

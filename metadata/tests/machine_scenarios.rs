@@ -229,7 +229,7 @@ fn producer_ids_are_unique_across_sessions() {
 }
 
 #[test]
-fn a_snapshot_carries_a_sweep_of_producers_that_is_under_way() {
+fn a_snapshot_carries_which_producers_are_forgotten_next() {
     let mut node = Node::new();
     let (session, _) = node.register(1, "a");
     node.create(1, "a", 1).unwrap();
@@ -240,7 +240,17 @@ fn a_snapshot_carries_a_sweep_of_producers_that_is_under_way() {
     many.producers = (0..200)
         .map(|n| PartProducer { id: ProducerId::new(n), epoch: ProducerEpoch::default() })
         .collect();
-    node.commit(many);
+    node.commit(many.clone());
+    // Some write on, half a day later, and stay where they were queued.
+    let wall_ms = 43_200_000;
+    let later = Stamp { boot: 1, mono_ms: 0, wall_ms };
+    many.commit_seq = many.commit_seq.next();
+    let next = Sequence::default().advance(many.extents[0].batches[0].record_count);
+    many.extents[0].batches =
+        (0..70).map(|n| PartBatch { producer: Some((n * 2, next)), ..batch }).collect();
+    let index = node.0.applied_index().next();
+    let entry = Entry { stamp: later, min_level: 1, commands: vec![Command::Commit(many)] };
+    node.0.apply(index, 1, &entry);
     let restored = |state: &MetadataState| decode_snapshot(&encode_snapshot(state)).unwrap();
     for _ in 0..4 {
         let day = Stamp { boot: 1, mono_ms: 0, wall_ms: 86_400_000 };

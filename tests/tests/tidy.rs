@@ -277,6 +277,41 @@ fn every_test_that_holds_an_invariant_exists_and_every_planted_bug_has_its_row()
     report(broken);
 }
 
+/// The lines that each change of a patch finds in its file, as (file, lines).
+fn places(patch: &str) -> Vec<(&str, Vec<&str>)> {
+    let (mut file, mut found) = ("", Vec::<(&str, Vec<&str>)>::new());
+    for line in patch.lines() {
+        if let Some(path) = line.strip_prefix("+++ b/") {
+            file = path;
+        } else if line.starts_with("@@ ") {
+            found.push((file, Vec::new()));
+        } else if let (false, Some((_, old))) = (line.starts_with("---"), found.last_mut()) {
+            // An editor may have taken the blank that stands for an unchanged empty line.
+            let is_old = line.is_empty() || line.starts_with([' ', '-']);
+            old.extend(is_old.then(|| line.get(1..).unwrap_or_default()));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_planted_bug_still_has_its_place_in_the_code() {
+    let mut broken = Vec::new();
+    for (name, patch) in planted() {
+        let places = places(&patch);
+        assert!(!places.is_empty(), "{name} changes nothing");
+        for (file, old) in places {
+            let text = fs::read_to_string(root().join(file)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            if !lines.windows(old.len()).any(|lines| lines == old) {
+                broken
+                    .push(format!("tests/planted/{name}.patch does not apply to {file} any more"));
+            }
+        }
+    }
+    report(broken);
+}
+
 #[test]
 fn modules_are_files_next_to_their_folder() {
     let broken = sources().into_iter().map(|(path, _)| path).filter(|p| p.ends_with("/mod.rs"));

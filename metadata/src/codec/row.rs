@@ -120,16 +120,14 @@ fn row_end(row: &Row, high_watermark: Offset) -> Result<Offset, CodecError> {
     next.filter(|next| *next > row.base).ok_or(CodecError::Invalid("run"))
 }
 
-pub(super) fn producer_key_to_proto((partition, producer): ProducerKey) -> proto::ProducerKey {
+fn producer_key_to_proto((partition, producer): ProducerKey) -> proto::ProducerKey {
     proto::ProducerKey {
         partition: Some(partition_to_proto(partition)),
         producer: producer.value(),
     }
 }
 
-pub(super) fn producer_key_from_proto(
-    key: Option<proto::ProducerKey>,
-) -> Result<ProducerKey, CodecError> {
+fn producer_key_from_proto(key: Option<proto::ProducerKey>) -> Result<ProducerKey, CodecError> {
     let key = key.ok_or(CodecError::Missing("producer"))?;
     Ok((partition_from_proto(key.partition)?, ProducerId::new(key.producer)))
 }
@@ -147,6 +145,7 @@ pub(super) fn producer_to_proto(key: ProducerKey, state: &ProducerState) -> prot
         key: Some(producer_key_to_proto(key)),
         epoch: i32::from(state.epoch.value()),
         touched_wall_ms: state.touched.millis(),
+        queued_wall_ms: (state.queued != state.touched).then(|| state.queued.millis()),
         batches: batches.collect(),
     }
 }
@@ -174,6 +173,7 @@ pub(super) fn producer_from_proto(
         ProducerState {
             epoch: epoch.ok_or(CodecError::Invalid("epoch"))?,
             touched: WallTime::from_millis(row.touched_wall_ms),
+            queued: WallTime::from_millis(row.queued_wall_ms.unwrap_or(row.touched_wall_ms)),
             batches,
         },
     ))

@@ -197,7 +197,6 @@ fn header_to_proto(state: &MetadataState) -> proto::SnapshotHeader {
         last_session: state.sessions.last().value(),
         next_producer_id: state.producer_ids.next().value(),
         next_object_id: state.objects.next_id().0,
-        sweep_from: state.producers.cursor().map(row::producer_key_to_proto),
     }
 }
 
@@ -214,7 +213,5 @@ fn header_from_proto(header: proto::SnapshotHeader) -> Result<MetadataState, Cod
     state.producer_ids = ProducerIds::restore(ProducerId::new(header.next_producer_id));
     state.sessions.restore_last(SessionId::new(header.last_session));
     state.objects.restore_next_id(ObjectId(header.next_object_id));
-    let cursor = header.sweep_from.map(|key| row::producer_key_from_proto(Some(key)));
-    state.producers.restore_cursor(cursor.transpose()?);
     Ok(state)
 }

@@ -104,14 +104,15 @@ fn groups_are_sound(state: &MetadataState) -> bool {
 }
 
 fn remembered_lie_below(state: &MetadataState) -> bool {
-    state.producers.iter().all(|((partition, _), producer)| {
+    let all_below = state.producers.iter().all(|((partition, _), producer)| {
         let log = state.logs.get(*partition);
         let high_watermark = log.map_or(Offset::ZERO, |log| log.high_watermark());
         let ascending = producer.batches.is_sorted_by_key(|batch| batch.base);
         let count = producer.batches.len();
         let below = producer.batches.iter().all(|batch| batch.base < high_watermark);
         (1..=BATCHES_KEPT).contains(&count) && ascending && below
-    })
+    });
+    all_below && state.producers.is_queued()
 }
 
 fn ids_are_above_all_used(state: &MetadataState) -> bool {

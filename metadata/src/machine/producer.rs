@@ -5,17 +5,20 @@
 //! - A batch that was appended answers its original offset as long as it is among the last five of
 //!   its epoch, whichever agent brings the retry.
 //! - Every remembered offset is below the partition's high watermark.
+//! - There are never more states than the limit and what one entry adds, whatever clients and
+//!   clocks do. A producer whose state had to go is not refused: its next batch is taken as it
+//!   comes, and only a retry of an older one is no longer recognised.
 //!
 //! # Not here
 //! Transactional epochs, which hold for every partition at once.
 
-use std::{ops::Bound, time::Duration};
+use std::time::Duration;
 
 use aquifer_storage::{
     model::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp, TopicId, TopicPartition},
     planted::{self, Bug},
 };
-use rpds::RedBlackTreeMapSync;
+use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 use smallvec::{SmallVec, smallvec};
 
 use super::{command::BatchRejected, time::WallTime};
@@ -26,8 +29,13 @@ pub(crate) const BATCHES_KEPT: usize = 5;
 /// Kafka's `producer.id.expiration.ms`.
 pub(crate) const EXPIRATION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// States looked at for expiry per entry: a jump of the wall clock cannot clear the table at once.
+/// States looked at for expiry per entry, beside one for each that the entry added: a jump of the
+/// wall clock cannot clear the table at once.
 pub(crate) const SWEEP_ROWS: usize = 64;
+
+/// States at most, one per producer and partition: with up to a kilobyte each about a gigabyte.
+/// Apply must not depend on a node's configuration, so that it is the same everywhere.
+pub(crate) const STATES_MAX: usize = 1 << 20;
 
 /// A remembered batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +60,8 @@ pub(crate) struct ProducerState {
     pub epoch: ProducerEpoch,
     /// When the last batch was appended.
     pub touched: WallTime,
+    /// Its place in the queue of those that are forgotten next: `touched` of when it got there.
+    pub queued: WallTime,
     /// Those of this epoch; never empty.
     pub batches: LastBatches,
 }
@@ -90,8 +100,11 @@ pub(crate) type ProducerKey = (TopicPartition, ProducerId);
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Producers {
     states: RedBlackTreeMapSync<ProducerKey, ProducerState>,
-    /// Where the next sweep starts.
-    cursor: Option<ProducerKey>,
+    /// Every state once, the longest queued first. Who writes on is not moved at once but when it
+    /// is found at the front, so that a batch costs nothing here.
+    queue: RedBlackTreeSetSync<(WallTime, ProducerKey)>,
+    /// States that came since the last sweep: none between entries.
+    added: usize,
 }
 
 impl Producers {
@@ -143,27 +156,37 @@ impl Producers {
                 state.batches.push(appended);
                 state.touched = now;
             }
-            None => self.states.insert_mut(
-                key,
-                ProducerState { epoch: batch.epoch, touched: now, batches: smallvec![appended] },
-            ),
+            None => {
+                let batches = smallvec![appended];
+                let epoch = batch.epoch;
+                self.restore(key, ProducerState { epoch, touched: now, queued: now, batches });
+                self.added += 1;
+            }
         }
     }
 
-    /// Forgets some of the producers that were silent for a day, going round the table.
-    pub fn sweep(&mut self, now: WallTime) {
-        let start = self.cursor.map_or(Bound::Unbounded, Bound::Included);
-        let mut round = self.states.range::<ProducerKey, _>((start, Bound::Unbounded));
-        let looked: Vec<(ProducerKey, bool)> = round
-            .by_ref()
-            .take(SWEEP_ROWS)
-            .map(|(key, state)| (*key, now.is_past(state.touched, EXPIRATION)))
-            .collect();
-        let next = round.next().map(|(key, _)| *key);
-        for (key, _) in looked.iter().filter(|(_, expired)| *expired) {
-            self.states.remove_mut(key);
+    /// At the end of an entry: forgets producers that were silent for a day and, above
+    /// `states_max`, those that were silent longest, whenever that was. What one entry has to do is
+    /// bounded; where everybody wrote since it was queued, the longest queued go.
+    pub fn sweep(&mut self, now: WallTime, states_max: usize) {
+        let added = std::mem::take(&mut self.added);
+        let mut looks = SWEEP_ROWS + 2 * added;
+        while let Some((queued, key)) = self.queue.first().copied() {
+            let is_full = states_max < self.states.size();
+            if !is_full && (looks == 0 || !now.is_past(queued, EXPIRATION)) {
+                break;
+            }
+            self.queue.remove_mut(&(queued, key));
+            let state = self.states.get_mut(&key).expect("what is queued is there");
+            let wrote = state.touched != queued;
+            if wrote && 0 < looks {
+                state.queued = state.touched;
+                self.queue.insert_mut((state.queued, key));
+            } else {
+                self.states.remove_mut(&key);
+            }
+            looks = looks.saturating_sub(1);
         }
-        self.cursor = next;
     }
 
     /// Forgets a deleted topic's producers.
@@ -173,6 +196,9 @@ impl Producers {
         let end = (*range.end(), ProducerId::new(i64::MAX));
         let keys: Vec<ProducerKey> = self.states.range(start..=end).map(|(key, _)| *key).collect();
         for key in keys {
+            if let Some(state) = self.states.get(&key) {
+                self.queue.remove_mut(&(state.queued, key));
+            }
             self.states.remove_mut(&key);
         }
     }
@@ -182,19 +208,21 @@ impl Producers {
         self.states.iter()
     }
 
+    /// Whether every state waits once to be forgotten.
+    pub fn is_queued(&self) -> bool {
+        let queued = |(key, state): (&ProducerKey, &ProducerState)| {
+            self.queue.contains(&(state.queued, *key))
+        };
+        self.queue.size() == self.states.size() && self.states.iter().all(queued)
+    }
+
     /// Puts a state in place, from a snapshot.
     pub fn restore(&mut self, key: ProducerKey, state: ProducerState) {
+        if let Some(replaced) = self.states.get(&key) {
+            self.queue.remove_mut(&(replaced.queued, key));
+        }
+        self.queue.insert_mut((state.queued, key));
         self.states.insert_mut(key, state);
-    }
-
-    /// Where the next sweep starts.
-    pub fn cursor(&self) -> Option<ProducerKey> {
-        self.cursor
-    }
-
-    /// Sets where the next sweep starts, from a snapshot.
-    pub fn restore_cursor(&mut self, cursor: Option<ProducerKey>) {
-        self.cursor = cursor;
     }
 }
 

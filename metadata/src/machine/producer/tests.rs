@@ -98,13 +98,82 @@ fn silent_producers_expire_after_a_day_and_never_more_than_one_sweep_at_once() {
         producers.appended(partition(), &numbered, (Offset::ZERO, Timestamp::NONE), WALL);
     }
     let day = 24 * 60 * 60 * 1000;
-    producers.sweep(WallTime::from_millis(WALL.millis() + day - 1));
-    producers.sweep(WallTime::from_millis(0));
+    producers.sweep(WallTime::from_millis(WALL.millis() + day - 1), STATES_MAX);
+    producers.sweep(WallTime::from_millis(0), STATES_MAX);
     assert_eq!(producers.iter().count(), 200);
-    for left in [136, 128, 64, 0] {
-        producers.sweep(WallTime::from_millis(WALL.millis() + day));
+    for left in [136, 72, 8, 0] {
+        producers.sweep(WallTime::from_millis(WALL.millis() + day), STATES_MAX);
         assert_eq!(producers.iter().count(), left);
     }
+}
+
+/// `count` new producers of one batch each, in one entry.
+fn flood(producers: &mut Producers, ids: std::ops::Range<i64>, now: WallTime) {
+    for id in ids {
+        let numbered = Numbered { producer: ProducerId::new(id), ..batch(0, 0, 1) };
+        producers.appended(partition(), &numbered, (Offset::ZERO, Timestamp::NONE), now);
+    }
+}
+
+#[test]
+fn a_flood_never_grows_past_the_limit_and_who_goes_on_writing_is_remembered() {
+    const MAX: usize = 4_000;
+    let mut producers = Producers::default();
+    let at = |second: i64| WallTime::from_millis(WALL.millis() + second * 1000);
+    for second in 0..200 {
+        // They write all the time: before, among and behind the others.
+        for id in [0, 1, 2, 30_000, 30_001, 2_000_000] {
+            let producer = ProducerId::new(id);
+            let next = Numbered { producer, ..batch(0, second as i32, 1) };
+            assert_eq!(producers.judge(partition(), &next, false), Verdict::Append);
+            let offset = Offset::new(second).unwrap();
+            producers.appended(partition(), &next, (offset, Timestamp::NONE), at(second));
+            if 0 < second {
+                let last = Numbered { producer, ..batch(0, second as i32 - 1, 1) };
+                let known = base_of(producers.judge(partition(), &last, false));
+                assert_eq!(known, second - 1, "{id} at {second} s");
+            }
+        }
+        let first = if second < 50 { 1_000 } else { 50_000 } + second * 500;
+        flood(&mut producers, first..first + 500, at(second));
+        producers.sweep(at(second), MAX);
+        assert!(producers.iter().count() <= MAX, "at {second} s");
+        assert!(producers.is_queued());
+    }
+    assert_eq!(producers.iter().count(), MAX, "none is forgotten before it must be");
+}
+
+#[test]
+fn a_flood_is_bounded_also_of_those_who_write_on_and_whatever_the_wall_clock_does() {
+    for step in [1_000, 0, -1_000] {
+        let mut producers = Producers::default();
+        for entry in 0..100 {
+            let now = WallTime::from_millis(WALL.millis() + entry * step);
+            for sent in 0..=entry {
+                for id in sent * 30..(sent + 1) * 30 {
+                    let next = batch(0, (entry - sent) as i32, 1);
+                    let next = Numbered { producer: ProducerId::new(id), ..next };
+                    producers.appended(partition(), &next, (Offset::ZERO, Timestamp::NONE), now);
+                }
+            }
+            producers.sweep(now, 1_000);
+            assert!(producers.iter().count() <= 1_000, "after entry {entry}");
+        }
+    }
+}
+
+#[test]
+fn who_wrote_since_it_was_queued_is_remembered_for_a_day_since_then() {
+    let mut producers = after(&[batch(0, 0, 1)]);
+    let at = |hours: i64| WallTime::from_millis(WALL.millis() + hours * 3_600_000);
+    let offset = Offset::new(1).unwrap();
+    producers.appended(partition(), &batch(0, 1, 1), (offset, Timestamp::NONE), at(20));
+    for hours in [24, 43] {
+        producers.sweep(at(hours), STATES_MAX);
+        assert_eq!(base_of(producers.judge(partition(), &batch(0, 1, 1), false)), 1);
+    }
+    producers.sweep(at(44), STATES_MAX);
+    assert_eq!(producers.iter().count(), 0);
 }
 
 #[test]
