@@ -230,6 +230,7 @@ impl ProposerTask {
             let may_propose = under_way.bytes.len() < ENTRIES_UNDER_WAY_MAX
                 || leads.borrow_and_update().is_none();
             tokio::select! {
+                biased; // Raft stops next and drops what it has: that makes no room for more.
                 _ = &mut stop => break,
                 Ok(()) = leads.changed() => {}
                 Some(()) = under_way.next(), if !under_way.bytes.is_empty() => {}

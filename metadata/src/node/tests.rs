@@ -6,7 +6,7 @@ use aquifer_storage::{
     model::{
         CommitSeq, Lineage, ObjectSeq, Offset, PartitionIndex, Timestamp, TopicId, TopicPartition,
     },
-    seam::system,
+    seam::{BoxFuture, Clock, MonoTime, system},
 };
 
 use super::*;
@@ -23,14 +23,39 @@ use crate::{
     watch::{PartitionState, WatchEvent, WatchRequest},
 };
 
+/// Sleeps as long as it should and never moves: no session is silent for long, however slow the
+/// disk is.
+struct StillClock(Arc<dyn Clock>);
+
+impl Clock for StillClock {
+    fn mono(&self) -> MonoTime {
+        MonoTime::from_zero(Duration::ZERO)
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(1)
+    }
+
+    fn sleep_until(&self, deadline: MonoTime) -> BoxFuture<'static, ()> {
+        self.0.sleep_until(self.0.mono() + deadline.since_zero())
+    }
+}
+
 async fn start(folder: &Path) -> MetadataNode {
-    let config = NodeConfig {
+    start_with(folder, system::seams()).await
+}
+
+fn config(folder: &Path) -> NodeConfig {
+    NodeConfig {
         node_id: 1,
         data_dir: folder.to_path_buf(),
         genesis: Genesis { cluster_id: "test".into(), lineage: Lineage { number: 0, nonce: 9 } },
         tuning: Tuning::default(),
-    };
-    MetadataNode::start(config, system::seams()).await.unwrap()
+    }
+}
+
+async fn start_with(folder: &Path, seams: Seams) -> MetadataNode {
+    MetadataNode::start(config(folder), seams).await.unwrap()
 }
 
 fn registration(request: u64) -> Command {
@@ -223,7 +248,9 @@ impl Held {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watcher_that_stops_reading_costs_a_bounded_backlog_and_then_starts_over() {
     let folder = tempfile::tempdir().unwrap();
-    let node = start(folder.path()).await;
+    let seams = system::seams();
+    let clock = Arc::new(StillClock(seams.clock.clone()));
+    let node = start_with(folder.path(), Seams { clock, ..seams }).await;
     let session = register(&node, 1).await;
     node.propose(creation(0, 0)).await.unwrap();
     let first = next_seq(&node, session).await;
