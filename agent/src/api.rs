@@ -18,6 +18,7 @@ mod list_offsets;
 mod metadata;
 mod offset_commit;
 mod offset_fetch;
+mod offset_for_leader_epoch;
 pub mod produce;
 mod quorum;
 mod remove_raft_voter;
@@ -175,6 +176,9 @@ async fn dispatch(
         ApiKey::AddRaftVoter => route!(broker, request, parts, add_raft_voter::handle),
         ApiKey::RemoveRaftVoter => route!(broker, request, parts, remove_raft_voter::handle),
         ApiKey::ListOffsets => route!(broker, request, parts, list_offsets::handle),
+        ApiKey::OffsetForLeaderEpoch => {
+            route!(broker, request, parts, offset_for_leader_epoch::handle)
+        }
         ApiKey::InitProducerId => route!(broker, request, parts, init_producer_id::handle),
         ApiKey::FindCoordinator => route!(broker, request, parts, find_coordinator::handle),
         ApiKey::JoinGroup => route!(broker, request, parts, join_group::handle),

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long the answer waits for a partition that was not watched before.
-const FIRST_PUSH_MAX: Duration = Duration::from_secs(5);
+pub(super) const FIRST_PUSH_MAX: Duration = Duration::from_secs(5);
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -108,7 +108,8 @@ async fn list(
     }
 }
 
-fn check_epoch(theirs: i32, pointers: &Pointers) -> Result<(), ErrorCode> {
+/// A client that knows another life of the cluster than this one asks for metadata first.
+pub(super) fn check_epoch(theirs: i32, pointers: &Pointers) -> Result<(), ErrorCode> {
     let ours = pointers.leader_epoch.value();
     match theirs {
         0.. if theirs < ours => Err(ErrorCode::FencedLeaderEpoch),

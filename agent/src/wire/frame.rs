@@ -50,6 +50,7 @@ impl FrameLimits {
             | ApiKey::OffsetCommit
             | ApiKey::OffsetFetch
             | ApiKey::TxnOffsetCommit
+            | ApiKey::OffsetForLeaderEpoch
             | ApiKey::JoinGroup
             | ApiKey::CreateTopics => 4 * self.other_bytes,
             _ => self.other_bytes,

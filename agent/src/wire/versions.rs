@@ -42,6 +42,7 @@ pub const ADVERTISED: &[ApiRange] = &[
     range(ApiKey::DeleteTopics, 1, 6),
     // Version 6, two-phase commit, is unstable in Kafka.
     range(ApiKey::InitProducerId, 0, 5),
+    range(ApiKey::OffsetForLeaderEpoch, 2, 4),
     range(ApiKey::DescribeConfigs, 1, 4),
     range(ApiKey::DescribeQuorum, 0, 2),
     range(ApiKey::DescribeCluster, 0, 2),
