@@ -111,6 +111,14 @@ pub struct Timings {
     pub election_ms_max: u64,
 }
 
+impl Timings {
+    /// For how long a majority's confirmation lets a leader speak, on its own clock. A voter stands
+    /// for election so much later that their clocks may run at rates 10 % off, each its own way.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.election_ms_max)
+    }
+}
+
 impl Default for Timings {
     /// A leader that is gone is replaced within half a second; six heartbeats may be lost.
     fn default() -> Self {

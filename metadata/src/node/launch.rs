@@ -206,7 +206,7 @@ impl Parts {
     fn assemble(self) -> MetadataNode {
         let metrics = Arc::new(NodeMetrics::default());
         let (fatal, _) = watch::channel(None);
-        let lease = Duration::from_millis(self.config.tuning.timings.election_ms_max);
+        let lease = self.config.tuning.timings.lease();
         let leadership = Leadership::new(self.raft.clone(), self.machine.clone(), lease);
         let (proposer, proposing) = Proposer::new(
             self.raft.clone(),

@@ -23,6 +23,8 @@ use crate::{
     watch::{PartitionState, WatchEvent, WatchRequest},
 };
 
+mod group;
+
 /// Sleeps as long as it should and never moves: no session is silent for long, however slow the
 /// disk is.
 struct StillClock(Arc<dyn Clock>);
@@ -293,4 +295,16 @@ async fn a_watcher_that_stops_reading_costs_a_bounded_backlog_and_then_starts_ov
     assert_eq!(held.pointers.high_watermark, Offset::new(59 * 8 * 10).unwrap());
     assert!(held.runs.ends_with(&state.runs[state.runs.len().saturating_sub(20)..]));
     node.shutdown().await;
+}
+
+#[test]
+fn a_leader_on_a_slow_clock_falls_silent_before_a_voter_on_a_fast_one_stands() {
+    let config = config(Path::new("."));
+    let timings = config.tuning.timings;
+    let raft = startup::raft_config(&config, false);
+    let stands = Duration::from_millis(raft.election_timeout_max + raft.election_timeout_min);
+    // Both counted from when the voter last heard the leader, which is not before the leader asked.
+    let (speaks, stands) = (timings.lease() * 1000 / 900, stands * 1000 / 1100);
+    assert!(speaks < stands, "it speaks for {speaks:?}, and another may lead after {stands:?}");
+    assert!(timings.heartbeat_ms * 2 < timings.election_ms_max, "one heartbeat may be lost");
 }
