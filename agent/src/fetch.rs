@@ -327,7 +327,7 @@ impl FetchAnswer {
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test may unwrap")]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test may unwrap")]
 mod tests;

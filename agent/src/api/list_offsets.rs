@@ -117,3 +117,20 @@ pub(super) fn check_epoch(theirs: i32, pointers: &Pointers) -> Result<(), ErrorC
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::testing::{EPOCH, pointers};
+
+    #[test]
+    fn a_client_of_another_leader_epoch_is_told_which_side_is_behind() {
+        let (ours, told) = (EPOCH.value(), pointers(0, 10));
+        let fenced = Err(ErrorCode::FencedLeaderEpoch);
+        let unknown = Err(ErrorCode::UnknownLeaderEpoch);
+        let cases = [(-1, Ok(())), (ours - 1, fenced), (ours, Ok(())), (ours + 1, unknown)];
+        for (theirs, expected) in cases {
+            assert_eq!(check_epoch(theirs, &told), expected, "epoch {theirs}");
+        }
+    }
+}

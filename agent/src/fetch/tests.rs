@@ -27,7 +27,9 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    testing::{CountingStore, ModelLog, joined, object_name, object_reader, partition, pointers},
+    testing::{
+        self, CountingStore, ModelLog, joined, object_name, object_reader, partition, pointers,
+    },
     *,
 };
 use crate::{
@@ -467,4 +469,20 @@ async fn a_partition_that_cannot_be_read_in_time_does_not_keep_the_others() {
     let answer = receiver.try_recv().expect("in time");
     assert_eq!(records(&answer), Ok(joined(&log.batches[..1])));
     assert_eq!(answer.partitions[1].records, Err(FetchRefused::Unavailable));
+}
+
+/// What a client knows from before a restore, or from an agent that saw one that this did not.
+#[tokio::test]
+async fn a_fetch_of_another_leader_epoch_is_refused_and_says_which_side_is_behind() {
+    let (world, log) = pushed().await;
+    let ours = testing::EPOCH.value();
+    let all = Ok(joined(&log.batches));
+    let fenced = Err(FetchRefused::FencedLeaderEpoch);
+    let unknown = Err(FetchRefused::UnknownLeaderEpoch);
+    for (theirs, expected) in
+        [(0, &fenced), (ours - 1, &fenced), (ours, &all), (ours + 1, &unknown)]
+    {
+        let wanted = Wanted { leader_epoch: Some(theirs), ..at(0) };
+        assert_eq!(records(&world.fetch(wanted).await), *expected, "epoch {theirs}");
+    }
 }

@@ -7,6 +7,8 @@ use aquifer_storage::seam::system;
 use super::*;
 use crate::produce::testing::ModelMetadata;
 
+mod heal;
+
 fn session() -> (Session, Arc<ModelMetadata>, Seams) {
     let seams = system::seams();
     let (metadata, _) = ModelMetadata::new(seams.clone());

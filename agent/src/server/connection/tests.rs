@@ -3,8 +3,12 @@
 use std::{ops::Range, sync::atomic::AtomicU64};
 
 use aquifer_metadata::{
-    client::{Metadata, cluster::Operator},
-    machine::command::HostPort,
+    client::{CallError, CommitStream, Heartbeat, Metadata, WatchStream, cluster::Operator},
+    machine::{
+        command::{AppliedReply, Command, GroupReply, HostPort, Reply},
+        group::command::GroupAction,
+        query::{Answer as QueryAnswer, Query},
+    },
     watch::{Catalog, CatalogTopic, WatchEvent},
 };
 use aquifer_storage::{
@@ -12,7 +16,7 @@ use aquifer_storage::{
     cache::{ObjectReader, history::History, memory::LruCache},
     error::StoreError,
     format::test_batch::TestBatch,
-    model::{Lineage, TopicId},
+    model::{Lineage, LogIndex, SessionId, TopicId},
     seam::system,
     store::{Listed, MemoryStore, Store},
 };
@@ -78,18 +82,64 @@ impl Store for HeldStore {
     }
 }
 
+/// The model, in which each command of a group takes one of the permits that the test gives.
+struct HeldGroups {
+    inner: Arc<ModelMetadata>,
+    /// As they came.
+    asked: std::sync::Mutex<Vec<GroupAction>>,
+    permits: Semaphore,
+}
+
+#[async_trait]
+impl Metadata for HeldGroups {
+    async fn propose(&self, command: Command) -> Result<AppliedReply, CallError> {
+        let Command::Group(group) = command else { return self.inner.propose(command).await };
+        let reply = match &group.action {
+            GroupAction::Leave { members } => GroupReply::Leave(vec![Ok(()); members.len()]),
+            GroupAction::CommitOffsets(_) => GroupReply::CommitOffsets(Ok(Vec::new())),
+            other => panic!("{other:?}"),
+        };
+        self.asked.lock().unwrap().push(group.action);
+        self.permits.acquire().await.expect("the test keeps it open").forget();
+        Ok(AppliedReply { index: LogIndex::new(1), reply: Reply::Group(reply) })
+    }
+
+    async fn read_index(&self) -> Result<LogIndex, CallError> {
+        self.inner.read_index().await
+    }
+
+    async fn query(&self, query: Query) -> Result<(LogIndex, QueryAnswer), CallError> {
+        self.inner.query(query).await
+    }
+
+    async fn heartbeat(&self, session: SessionId) -> Result<Heartbeat, CallError> {
+        self.inner.heartbeat(session).await
+    }
+
+    async fn open_commits(&self, session: SessionId) -> Result<CommitStream, CallError> {
+        self.inner.open_commits(session).await
+    }
+
+    async fn open_watch(&self, seen: LogIndex) -> Result<WatchStream, CallError> {
+        self.inner.open_watch(seen).await
+    }
+}
+
 /// One connection to an agent that knows the topic "t".
 struct World {
     client: DuplexStream,
     store: Arc<HeldStore>,
     metadata: Arc<ModelMetadata>,
+    groups: Arc<HeldGroups>,
     seams: Seams,
 }
 
 async fn world() -> World {
     let seams = system::seams();
     let (metadata, mut opened) = ModelMetadata::new(seams.clone());
-    let shared: Arc<dyn Metadata> = metadata.clone();
+    let (asked, permits) = (std::sync::Mutex::default(), Semaphore::new(0));
+    let groups = Arc::new(HeldGroups { inner: metadata.clone(), asked, permits });
+    let shared: Arc<dyn Metadata> = groups.clone();
     let (view, service) = View::new(shared.clone(), seams.clone());
     seams.spawn("view", service.run(std::future::pending()));
     let advertised = HostPort { host: "agent".to_owned(), port: 9092 };
@@ -149,7 +199,7 @@ async fn world() -> World {
         let _end = end; // The stream stays open for as long as the connection.
         serving.await;
     });
-    World { client, store, metadata, seams }
+    World { client, store, metadata, groups, seams }
 }
 
 fn catalog() -> Catalog {
@@ -161,7 +211,8 @@ fn catalog() -> Catalog {
         replication_factor: 1,
         configs: Default::default(),
     };
-    Catalog { topics: [(id, Arc::new(topic))].into(), ..Catalog::default() }
+    let topics = [(id, Arc::new(topic))].into();
+    Catalog { topics, lineage: Some(LINEAGE), ..Catalog::default() }
 }
 
 /// A frame: key, version, correlation id, no client id, body.
@@ -201,6 +252,35 @@ fn init_producer_id(correlation: i32) -> Vec<u8> {
     frame(22, 0, correlation, &body)
 }
 
+/// OffsetCommit v2 of partition 0 of "t" by nobody's member.
+fn offset_commit(correlation: i32, offset: i64) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.put_i16(1);
+    body.put_slice(b"g");
+    body.put_i32(-1);
+    body.put_i16(1);
+    body.put_slice(b"m");
+    body.put_i64(-1);
+    body.put_i32(1);
+    body.put_i16(1);
+    body.put_slice(b"t");
+    body.put_i32(1);
+    body.put_i32(0);
+    body.put_i64(offset);
+    body.put_i16(-1);
+    frame(8, 2, correlation, &body)
+}
+
+/// LeaveGroup v0.
+fn leave_group(correlation: i32) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.put_i16(1);
+    body.put_slice(b"g");
+    body.put_i16(1);
+    body.put_slice(b"m");
+    frame(13, 0, correlation, &body)
+}
+
 impl World {
     async fn send(&mut self, frames: &[Vec<u8>]) {
         self.client.write_all(&frames.concat()).await.expect("it reads");
@@ -208,10 +288,15 @@ impl World {
 
     /// The correlation id of the next answer.
     async fn answer(&mut self) -> i32 {
+        self.whole_answer().await.get_i32()
+    }
+
+    /// The next answer, from its correlation id on.
+    async fn whole_answer(&mut self) -> Bytes {
         let length = self.client.read_i32().await.expect("an answer");
         let mut rest = vec![0; usize::try_from(length).expect("positive")];
         self.client.read_exact(&mut rest).await.expect("a whole answer");
-        i32::from_be_bytes(*rest.first_chunk().expect("a header"))
+        rest.into()
     }
 
     async fn puts(&self, count: u64) {
@@ -255,4 +340,55 @@ async fn produces_overlap_and_are_answered_in_order() {
     for correlation in 1..=3 {
         assert_eq!(world.answer().await, correlation);
     }
+}
+
+/// What a consumer sends that closes behind two `commitAsync`.
+#[tokio::test]
+async fn two_commits_of_offsets_and_a_leave_in_one_write_take_effect_in_that_order() {
+    let mut world = world().await;
+    world.send(&[offset_commit(1, 10), offset_commit(2, 20), leave_group(3)]).await;
+    for begun in 1..=3 {
+        while world.groups.asked.lock().unwrap().len() < begun {
+            world.seams.sleep(Duration::from_millis(2)).await;
+        }
+        // Metadata does not answer yet, and whatever overlaps would get there now.
+        world.seams.sleep(Duration::from_millis(50)).await;
+        let asked = world.groups.asked.lock().unwrap().len();
+        assert_eq!(asked, begun, "request {begun} is not answered, and another took effect");
+        let early = world.seams.timeout(Duration::from_millis(1), world.client.read_u8()).await;
+        assert!(early.is_none(), "request {begun} is answered before it took effect");
+        world.groups.permits.add_permits(1);
+        let seams = world.seams.clone();
+        let answer = seams.timeout(Duration::from_secs(60), world.answer()).await;
+        assert_eq!(answer, i32::try_from(begun).ok());
+    }
+    let asked = world.groups.asked.lock().unwrap();
+    let offsets = |action: &GroupAction| match action {
+        GroupAction::CommitOffsets(commit) => commit.offsets[0].1.offset.value(),
+        GroupAction::Leave { .. } => -1,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(asked.iter().map(offsets).collect::<Vec<_>>(), [10, 20, -1]);
+}
+
+/// So a client sees a restore by a higher epoch, and by nothing else (RELIABILITY E7).
+#[tokio::test]
+async fn metadata_tells_the_lineage_as_the_leader_epoch_of_every_partition() {
+    let mut world = world().await;
+    let mut asked = Vec::new();
+    asked.put_i32(1);
+    asked.put_i16(1);
+    asked.put_slice(b"t");
+    asked.put_u8(0);
+    world.send(&[frame(3, 7, 1, &asked)]).await;
+    let mut answer = world.whole_answer().await;
+    answer.advance(8); // Correlation id, throttle time.
+    assert_eq!(answer.get_i32(), 0, "no brokers here");
+    let cluster_id = usize::try_from(answer.get_i16()).unwrap_or(0);
+    answer.advance(cluster_id + 4); // And the controller.
+    assert_eq!(answer.get_i32(), 1, "one topic");
+    answer.advance(2 + 2 + 1 + 1); // Its error, its name, whether it is internal.
+    assert_eq!(answer.get_i32(), 1, "one partition");
+    answer.advance(2 + 4 + 4); // Its error, its index, its leader.
+    assert_eq!(answer.get_i32(), i32::try_from(LINEAGE.number).unwrap());
 }
