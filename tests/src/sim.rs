@@ -19,6 +19,7 @@
 //! (`aquifer_metadata::raft::runtime`), so it holds for several voters as for one.
 
 pub mod agent;
+pub mod aim;
 pub mod client;
 pub mod disk;
 pub mod nemesis;
@@ -28,6 +29,7 @@ pub mod pause;
 pub mod process;
 pub mod rng;
 pub mod store;
+pub mod temperament;
 pub mod trace;
 pub mod world;
 

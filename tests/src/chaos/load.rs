@@ -21,6 +21,7 @@ use crate::{
     history::{self, Action, History, Key, Nanos, Operation, Value},
     raw,
     sim::{
+        aim::Aim,
         client::{
             Client, Partition, Shared,
             batch::{self, Stamp},
@@ -28,7 +29,7 @@ use crate::{
             producer::{self, ProducerKind},
             reader,
         },
-        net::{Latency, Network},
+        net::Network,
         process::{Machine, Universe},
         rng::SimRng,
         trace::Trace,
@@ -107,10 +108,11 @@ impl Load {
         // Of the simulated world, only the clock and the trace are used.
         let universe = Universe {
             seed: shape.seed,
-            network: Network::new(SimRng::new(0), trace.clone(), Latency::default()),
+            network: Network::new(SimRng::new(0), trace.clone(), Aim::default()),
             trace,
             zero: tokio::time::Instant::now(),
             panics: Arc::new(Mutex::default()),
+            aim: Aim::default(),
             replicas: Arc::default(),
         };
         let partitions = (0..shape.partitions).map(|index| {
@@ -163,8 +165,8 @@ impl Load {
             self.spawn(number, |client| producer::run(client, kind));
         }
         let first = shape.producers + 1;
-        self.spawn(first, |client| consumer::run(client, true));
-        self.spawn(first + 1, |client| consumer::run(client, true));
+        self.spawn(first, |client| consumer::run(client, true, consumer::GOES_BACK_ONE_IN));
+        self.spawn(first + 1, |client| consumer::run(client, true, consumer::GOES_BACK_ONE_IN));
         self.spawn(first + 2, lister::run);
         let keys: Vec<Key> = self.shared.partitions.iter().map(|partition| partition.key).collect();
         for number in 0..shape.steady {

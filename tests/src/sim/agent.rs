@@ -49,7 +49,6 @@ use super::{
 pub const PORT: u16 = 9092;
 /// Small, so that budgets and evictions are felt.
 const MEMORY_BYTES: u64 = 256 << 20;
-const CACHE_BYTES: usize = 512 << 10;
 const OBJECT_BYTES: usize = 16 << 10;
 
 /// The machine of an agent.
@@ -59,6 +58,7 @@ pub struct AgentMachine {
     metadata: Vec<String>,
     process: Option<Process>,
     lives: u64,
+    cache_bytes: usize,
     universe: Universe,
 }
 
@@ -69,9 +69,10 @@ impl AgentMachine {
         machine: Machine,
         bucket: &Bucket,
         metadata: Vec<String>,
+        cache_bytes: usize,
     ) -> Self {
         let (bucket, universe) = (bucket.clone(), universe.clone());
-        Self { machine, bucket, metadata, process: None, lives: 0, universe }
+        Self { machine, bucket, metadata, process: None, lives: 0, cache_bytes, universe }
     }
 
     /// The machine.
@@ -97,12 +98,14 @@ impl AgentMachine {
         let process = self.machine.start(self.lives);
         let label = format!("{}/{} store", self.machine.name, self.lives);
         let rng = SimRng::stream(self.universe.seed, &label);
-        let store = self.bucket.of(&process, &self.machine.name, rng);
+        let stored = (self.universe.aim.clone(), self.machine.address);
+        let store = self.bucket.of(&process, stored, rng);
         let seams = process.seams.clone();
         let store = HedgedStore::new(store, seams.clone());
         let store = RetryingStore::new(store, RetryPolicy::default(), seams.clone());
         let remote = RemoteConfig { addresses: self.metadata.clone(), ..RemoteConfig::default() };
-        let agent = run(self.address(), remote, Arc::new(store), seams);
+        let caches = (Arc::new(store) as Arc<dyn Store>, self.cache_bytes);
+        let agent = run(self.address(), remote, caches, seams);
         process.seams.spawn("agent", agent);
         self.process = Some(process);
     }
@@ -123,7 +126,12 @@ impl AgentMachine {
     }
 }
 
-async fn run(address: SocketAddr, remote: RemoteConfig, store: Arc<dyn Store>, seams: Seams) {
+async fn run(
+    address: SocketAddr,
+    remote: RemoteConfig,
+    (store, cache_bytes): (Arc<dyn Store>, usize),
+    seams: Seams,
+) {
     let services = CancellationToken::new();
     let stop = || services.clone().cancelled_owned();
     let quorum = Arc::new(Operator::new(remote.addresses.clone(), seams.clone()));
@@ -138,8 +146,8 @@ async fn run(address: SocketAddr, remote: RemoteConfig, store: Arc<dyn Store>, s
     view.ready().await;
     view.fresh().await.ok();
     let budgets = Arc::new(Budgets::split(MEMORY_BYTES));
-    let tail = Arc::new(LruCache::new(CACHE_BYTES));
-    let history = History::new(CACHE_BYTES as u64);
+    let tail = Arc::new(LruCache::new(cache_bytes));
+    let history = History::new(cache_bytes as u64);
     let reader = ObjectReader::new(Arc::clone(&store), tail, history);
     let lineage = view.catalog().lineage.expect("the catalog names the lineage");
     let limits = FlushLimits {

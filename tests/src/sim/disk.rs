@@ -11,16 +11,22 @@ use std::{
 
 use aquifer_metadata::wal::disk::{Disk, WalFile};
 
+use super::{
+    aim::{Aim, Moment},
+    net::Host,
+};
+
 /// A directory seen by a process.
 pub struct ProcessDisk {
     inner: Arc<dyn Disk>,
     alive: Arc<AtomicBool>,
+    synced: (Aim, Host),
 }
 
 impl ProcessDisk {
-    /// `inner` for as long as the process is `alive`.
-    pub fn new(inner: Arc<dyn Disk>, alive: Arc<AtomicBool>) -> Self {
-        Self { inner, alive }
+    /// `inner` for as long as the process is `alive`; who waits for a sync of `host` is told.
+    pub fn new(inner: Arc<dyn Disk>, alive: Arc<AtomicBool>, (aim, host): (Aim, Host)) -> Self {
+        Self { inner, alive, synced: (aim, host) }
     }
 
     fn check(&self) -> io::Result<()> {
@@ -28,7 +34,7 @@ impl ProcessDisk {
     }
 
     fn file(&self, inner: Arc<dyn WalFile>) -> Arc<dyn WalFile> {
-        Arc::new(ProcessFile { inner, alive: self.alive.clone() })
+        Arc::new(ProcessFile { inner, alive: self.alive.clone(), synced: self.synced.clone() })
     }
 }
 
@@ -53,7 +59,7 @@ impl Disk for ProcessDisk {
     }
 
     fn folder(&self, name: &str) -> Arc<dyn Disk> {
-        Arc::new(Self::new(self.inner.folder(name), self.alive.clone()))
+        Arc::new(Self::new(self.inner.folder(name), self.alive.clone(), self.synced.clone()))
     }
 
     fn remove_folder(&self, name: &str) -> io::Result<()> {
@@ -80,6 +86,7 @@ impl Disk for ProcessDisk {
 struct ProcessFile {
     inner: Arc<dyn WalFile>,
     alive: Arc<AtomicBool>,
+    synced: (Aim, Host),
 }
 
 impl WalFile for ProcessFile {
@@ -98,6 +105,9 @@ impl WalFile for ProcessFile {
 
     fn sync(&self) -> io::Result<()> {
         check(&self.alive)?;
-        self.inner.sync()
+        self.inner.sync()?;
+        let (aim, host) = &self.synced;
+        aim.pass(Moment::Synced(*host));
+        Ok(())
     }
 }

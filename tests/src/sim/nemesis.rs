@@ -5,9 +5,11 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
+    aim::Moment,
     net::{Host, Latency},
     rng::SimRng,
     store::Weather,
+    temperament::Fault,
     world::World,
 };
 
@@ -23,31 +25,62 @@ enum Undo {
     Calm,
 }
 
-/// Breaks things until `until`, then puts everything right.
+/// What happens when a moment has come that was waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Strike {
+    /// A node loses power.
+    KillNode(usize),
+    /// An agent is killed.
+    KillAgent(usize),
+    /// Both.
+    KillBoth(usize, usize),
+    /// A node's connections to all agents are reset, and what it said last is lost.
+    Reset(usize),
+    /// A node's answers to an agent are held back, and lost in the end.
+    Hold(usize, usize),
+}
+
+/// What is wrong, and what will be.
+struct Rage {
+    rng: SimRng,
+    until: Instant,
+    undos: Vec<(Instant, Undo)>,
+    strike: Option<Strike>,
+}
+
+/// Breaks things until `until`, or until the end of a longer outage, then puts everything right.
 pub async fn rage(world: &mut World, rng: &SimRng, until: Instant) {
-    let mut undos: Vec<(Instant, Undo)> = Vec::new();
+    let mut rage = Rage { rng: rng.clone(), until, undos: Vec::new(), strike: None };
     let mut next = Instant::now() + rng.between(Duration::from_millis(500), Duration::from_secs(3));
+    let aim = world.universe.aim.clone();
     loop {
-        let undo = undos.iter().map(|(at, _)| *at).min();
-        let at = undo.map_or(next, |undo| undo.min(next)).min(until);
-        sleep_until(at).await;
+        let undo = rage.undos.iter().map(|(at, _)| *at).min();
+        let at = undo.map_or(next, |undo| undo.min(next)).min(rage.until);
+        tokio::select! {
+            biased;
+            () = aim.came() => rage.strike(world),
+            () = sleep_until(at) => {}
+        }
         let now = Instant::now();
-        while let Some(place) = undos.iter().position(|(at, _)| *at <= now) {
-            let (_, undo) = undos.remove(place);
+        while let Some(place) = rage.undos.iter().position(|(at, _)| *at <= now) {
+            let (_, undo) = rage.undos.remove(place);
             put_right(world, undo);
         }
-        if until <= now {
+        if rage.until <= now {
             break;
         }
         if next <= now {
             let ends = now + duration(rng);
-            if let Some(undo) = break_something(world, rng, until) {
-                undos.push((ends, undo));
+            let fault = world.temperament.draw(rng);
+            if let Some(undo) = rage.break_something(world, fault) {
+                rage.undos.push((ends, undo));
             }
-            next = now + rng.between(Duration::from_millis(100), Duration::from_secs(4));
+            let rest_max = world.temperament.rest_max;
+            next = now + rng.between(Duration::from_millis(100), rest_max);
         }
     }
-    for (_, undo) in undos {
+    aim.lower();
+    for (_, undo) in rage.undos {
         put_right(world, undo);
     }
     // What starts now starts with the links whole.
@@ -89,60 +122,158 @@ fn put_right(world: &mut World, undo: Undo) {
     }
 }
 
-/// Breaks something, until what it returns is done or `until`.
-fn break_something(world: &mut World, rng: &SimRng, until: Instant) -> Option<Undo> {
-    match rng.below(100) {
-        0..18 => {
-            let agent = index(rng, world.agents.len());
-            let running = world.agents[agent].is_running();
-            world.agents[agent].kill(!rng.one_in(3));
-            running.then_some(Undo::StartAgent(agent))
-        }
-        18..34 => {
-            let node = index(rng, world.nodes.len());
-            let running = world.nodes[node].is_running();
-            world.nodes[node].kill(rng.one_in(3));
-            running.then_some(Undo::StartNode(node))
-        }
-        34..54 => {
-            let links = some_links(world, rng);
-            world.universe.trace.note(|| format!("cut {links:?}"));
-            links.iter().for_each(|(from, to)| world.universe.network.cut(*from, *to));
-            Some(Undo::Mend(links))
-        }
-        54..62 => Some(hold_answers(world, rng)),
-        62..72 => {
-            stop_something(world, rng, until);
-            None
-        }
-        72..84 => {
-            let weather = some_weather(rng);
-            world.universe.trace.note(|| format!("{weather:?}"));
-            world.bucket.set_weather(weather);
-            Some(Undo::Fair)
-        }
-        84..88 => {
-            let max = *rng.pick(&[Duration::from_millis(50), Duration::from_millis(400)]);
-            let (slow_max, slow_per_mille) = (3 * max, 50);
-            let latency = Latency { max, slow_max, slow_per_mille, ..Latency::default() };
-            world.universe.trace.note(|| format!("{latency:?}"));
-            world.universe.network.set_latency(latency);
-            Some(Undo::Calm)
-        }
-        88..93 => {
-            let node = index(rng, world.nodes.len());
-            if rng.one_in(2) {
-                world.nodes[node].fill_disk();
-            } else {
-                world.nodes[node].break_disk(rng.below(40));
+impl Rage {
+    /// Breaks something, until what it returns is done or `until`.
+    fn break_something(&mut self, world: &mut World, fault: Fault) -> Option<Undo> {
+        let rng = &self.rng.clone();
+        match fault {
+            Fault::KillAgent => kill_agent(world, index(rng, world.agents.len()), !rng.one_in(3)),
+            Fault::KillNode => kill_node(world, index(rng, world.nodes.len()), rng.one_in(3)),
+            Fault::Cut => Some(cut(world, some_links(world, rng))),
+            Fault::CutPeers => Some(cut(world, links_of_leader(world, rng))),
+            Fault::HoldAnswers => Some(hold_answers(world, rng)),
+            Fault::Stop => {
+                stop_something(world, rng, self.until);
+                None
             }
-            Some(Undo::MendDisk(node))
-        }
-        _ => {
-            set_wall_clock(world, rng);
-            None
+            Fault::Weather => {
+                if self.undos.iter().any(|(_, undo)| *undo == Undo::Fair) {
+                    return None; // One weather after the other.
+                }
+                set_weather(world, some_weather(rng));
+                Some(Undo::Fair)
+            }
+            Fault::Outage => {
+                self.outage(world);
+                None
+            }
+            Fault::Latency => {
+                let max = *rng.pick(&[Duration::from_millis(50), Duration::from_millis(400)]);
+                let (slow_max, slow_per_mille) = (3 * max, 50);
+                let latency = Latency { max, slow_max, slow_per_mille, ..Latency::default() };
+                world.universe.trace.note(|| format!("{latency:?}"));
+                world.universe.network.set_latency(latency);
+                Some(Undo::Calm)
+            }
+            Fault::Disk => {
+                let node = index(rng, world.nodes.len());
+                if rng.one_in(2) {
+                    world.nodes[node].fill_disk();
+                } else {
+                    world.nodes[node].break_disk(rng.below(40));
+                }
+                Some(Undo::MendDisk(node))
+            }
+            Fault::WallClock => {
+                set_wall_clock(world, rng);
+                None
+            }
+            Fault::Aim => {
+                self.aim(world);
+                None
+            }
         }
     }
+
+    /// The store is away, for longer than a producer waits or anybody tries. The run goes on until
+    /// it is back.
+    fn outage(&mut self, world: &World) {
+        let lasts = self.rng.between(Duration::from_secs(4), Duration::from_secs(80));
+        let weather = match self.rng.below(3) {
+            0 => Weather { denied: 1000, ..Weather::FAIR },
+            1 => Weather { hung: 1000, ..Weather::FAIR },
+            _ => Weather { refused: 1000, ..Weather::FAIR },
+        };
+        set_weather(world, weather);
+        self.undos.retain(|(_, undo)| *undo != Undo::Fair);
+        let ends = Instant::now() + lasts;
+        self.until = self.until.max(ends);
+        self.undos.push((ends, Undo::Fair));
+    }
+
+    /// Waits for a moment, and says what will happen then.
+    fn aim(&mut self, world: &World) {
+        let rng = &self.rng;
+        let any = index(rng, world.nodes.len());
+        let node = if rng.one_in(4) { any } else { world.leader().unwrap_or(any) };
+        let agent = index(rng, world.agents.len());
+        let (of_node, of_agent) =
+            (world.nodes[node].machine().address, world.agents[agent].machine().address);
+        let (moment, strike) = match rng.below(7) {
+            0 | 1 => (Moment::Told(of_node), Strike::KillNode(node)),
+            2 | 3 => (Moment::Heard(of_node), Strike::Reset(node)),
+            4 => (Moment::Synced(of_node), Strike::Hold(node, agent)),
+            5 => (Moment::Synced(of_node), Strike::KillBoth(node, agent)),
+            _ => (Moment::Stored(of_agent), Strike::KillAgent(agent)),
+        };
+        let skip = rng.below(6);
+        world.universe.trace.note(|| format!("at {moment:?} after {skip}: {strike:?}"));
+        world.universe.aim.at(moment, skip);
+        self.strike = Some(strike);
+    }
+
+    /// The moment has come.
+    fn strike(&mut self, world: &mut World) {
+        let Some(strike) = self.strike.take() else { return };
+        world.universe.trace.note(|| format!("strike: {strike:?}"));
+        let ends = Instant::now() + duration(&self.rng);
+        let undos = match strike {
+            Strike::KillNode(node) => vec![kill_node(world, node, false)],
+            Strike::KillAgent(agent) => vec![kill_agent(world, agent, true)],
+            Strike::KillBoth(node, agent) => {
+                vec![kill_node(world, node, false), kill_agent(world, agent, true)]
+            }
+            Strike::Reset(node) => {
+                let node = world.nodes[node].machine().address;
+                for agent in &world.agents {
+                    world.universe.network.lose_answers(node, agent.machine().address);
+                }
+                Vec::new()
+            }
+            Strike::Hold(node, agent) => {
+                let node = world.nodes[node].machine().address;
+                let agent = world.agents[agent].machine().address;
+                world.universe.network.cut(node, agent);
+                vec![Some(Undo::LoseAnswers(node, agent))]
+            }
+        };
+        self.undos.extend(undos.into_iter().flatten().map(|undo| (ends, undo)));
+    }
+}
+
+fn kill_agent(world: &mut World, agent: usize, with_power: bool) -> Option<Undo> {
+    let running = world.agents[agent].is_running();
+    world.agents[agent].kill(with_power);
+    running.then_some(Undo::StartAgent(agent))
+}
+
+fn kill_node(world: &mut World, node: usize, with_power: bool) -> Option<Undo> {
+    let running = world.nodes[node].is_running();
+    world.nodes[node].kill(with_power);
+    running.then_some(Undo::StartNode(node))
+}
+
+fn cut(world: &World, links: Vec<(Host, Host)>) -> Undo {
+    world.universe.trace.note(|| format!("cut {links:?}"));
+    links.iter().for_each(|(from, to)| world.universe.network.cut(*from, *to));
+    Undo::Mend(links)
+}
+
+fn set_weather(world: &World, weather: Weather) {
+    world.universe.trace.note(|| format!("{weather:?}"));
+    world.bucket.set_weather(weather);
+}
+
+/// Links of the leader with the other nodes, both ways; of any node when none leads.
+fn links_of_leader(world: &World, rng: &SimRng) -> Vec<(Host, Host)> {
+    if world.nodes.len() == 1 {
+        return some_links(world, rng);
+    }
+    let node = world.leader().unwrap_or_else(|| index(rng, world.nodes.len()));
+    let node = world.nodes[node].machine().address;
+    let others = world.nodes.iter().map(|other| other.machine().address);
+    let others = others.filter(|other| *other != node);
+    others.flat_map(|other| [(node, other), (other, node)]).collect()
 }
 
 /// Holds back what a metadata node tells an agent or another node; in the end it is lost, though
@@ -218,8 +349,9 @@ fn some_weather(rng: &SimRng) -> Weather {
     let mut weather = Weather::FAIR;
     let share = *rng.pick(&[20, 100, 300]);
     for _ in 0..1 + rng.below(2) {
-        match rng.below(7) {
+        match rng.below(8) {
             0 => weather.refused = share,
+            7 => weather.denied = share,
             1 => weather.slow_down = share,
             2 => weather.answer_lost = share,
             3 => weather.hung = share,

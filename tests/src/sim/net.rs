@@ -29,6 +29,7 @@ use tokio::{
 };
 
 use super::{
+    aim::{self, Aim, Moment},
     pause::{Gate, Pause},
     rng::SimRng,
     trace::Trace,
@@ -60,6 +61,7 @@ struct State {
     next_pipe: u64,
     next_port: u16,
     latency: Latency,
+    aim: Aim,
 }
 
 /// How long a segment takes.
@@ -131,12 +133,27 @@ impl State {
         self.rng.between(min, max)
     }
 
+    /// Whether what is next in `pipe` does not arrive now. What a machine had sent before it lost
+    /// power is on its way all the same; that its connections are reset shows only once it is back.
+    fn is_held(&self, pipe: &Pipe) -> bool {
+        let from_the_dark = match pipe.segments.front() {
+            Some((_, Segment::Reset)) | None => self.dark.contains(&pipe.from),
+            Some(_) => false,
+        };
+        self.cut.contains_key(&(pipe.from, pipe.to))
+            || self.dark.contains(&pipe.to)
+            || from_the_dark
+    }
+
     /// Puts `segment` behind what is on its way.
     fn send(&mut self, pipe: &mut Pipe, segment: Segment) {
         let due = Instant::now() + self.draw_latency();
         let due = pipe.segments.back().map_or(due, |(last, _)| due.max(*last));
         if let Segment::Bytes(bytes, _) = &segment {
             pipe.unread_bytes += bytes.len();
+            if aim::is_node(pipe.from) && aim::is_agent(pipe.to) {
+                self.aim.pass(Moment::Told(pipe.from));
+            }
         }
         pipe.segments.push_back((due, segment));
         if let Some(reading) = pipe.reading.take() {
@@ -151,7 +168,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Network {
     /// A network without faults.
-    pub fn new(rng: SimRng, trace: Trace, latency: Latency) -> Self {
+    pub fn new(rng: SimRng, trace: Trace, aim: Aim) -> Self {
         let state = State {
             rng,
             cut: BTreeMap::new(),
@@ -160,7 +177,8 @@ impl Network {
             pipes: BTreeMap::new(),
             next_pipe: 0,
             next_port: 20_000,
-            latency,
+            latency: Latency::default(),
+            aim,
         };
         Self { state: Arc::new(Mutex::new(state)), trace }
     }
@@ -467,7 +485,7 @@ impl AsyncRead for SimStream {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             let due = pipe.segments.front().map(|(due, _)| *due);
-            let Some(due) = due.filter(|_| !state.is_cut(pipe.from, pipe.to)) else {
+            let Some(due) = due.filter(|_| !state.is_held(&pipe)) else {
                 pipe.reading = Some(context.waker().clone());
                 return Poll::Pending;
             };
@@ -497,6 +515,9 @@ impl AsyncRead for SimStream {
                         pipe.segments.pop_front();
                     }
                     pipe.unread_bytes -= count;
+                    if aim::is_agent(pipe.from) && aim::is_node(pipe.to) {
+                        state.aim.pass(Moment::Heard(pipe.to));
+                    }
                     if let Some(writing) = pipe.writing.take() {
                         writing.wake();
                     }

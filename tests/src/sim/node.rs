@@ -28,6 +28,7 @@ use super::{
     disk::ProcessDisk,
     process::{Machine, Process, Universe},
     rng::SimRng,
+    temperament::Temperament,
 };
 use crate::history::replicas::{LogCopy, LogEntry, Look};
 
@@ -40,8 +41,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// A disk that runs full has room for so many bytes more.
 const LAST_BYTES: u64 = 96 << 10;
 const CLUSTER_ID: &str = "simulated";
-/// A sync takes this long.
-const SYNC_TIME: Duration = Duration::from_millis(2);
 /// Where nodes listen.
 pub const PORT: u16 = 9340;
 
@@ -57,6 +56,8 @@ pub struct NodeMachine {
     rng: SimRng,
     universe: Universe,
     tuning: Tuning,
+    /// What a sync takes.
+    sync_time: Duration,
     /// Its disk was broken on purpose: that it stops is right.
     excused: Arc<AtomicBool>,
 }
@@ -65,6 +66,7 @@ impl NodeMachine {
     /// A machine that never ran, of the group of `founders`.
     pub fn new(
         universe: &Universe,
+        temperament: &Temperament,
         machine: Machine,
         (node_id, founders): (u64, BTreeMap<u64, String>),
     ) -> Self {
@@ -72,11 +74,12 @@ impl NodeMachine {
         let (disk, universe) = (MemoryDisk::default(), universe.clone());
         // Small, so that restarts begin from snapshots and late followers need one.
         let tuning = Tuning {
-            snapshot_entries: *rng.pick(&[25, 80, 200]),
-            entries_kept: *rng.pick(&[0, 20, 1000]),
+            snapshot_entries: temperament.snapshot_entries,
+            entries_kept: temperament.entries_kept,
             hash_entries: HASH_ENTRIES,
             ..Tuning::default()
         };
+        let sync_time = rng.between(Duration::from_millis(1), temperament.sync_max);
         Self {
             machine,
             node_id,
@@ -87,6 +90,7 @@ impl NodeMachine {
             rng,
             universe,
             tuning,
+            sync_time,
             excused: Arc::default(),
         }
     }
@@ -180,8 +184,10 @@ impl NodeMachine {
         self.universe.trace.note(|| format!("start {} life {}", self.machine.name, self.lives));
         self.universe.network.power(self.machine.address);
         let process = self.machine.start(self.lives);
-        let disk = ProcessDisk::new(Arc::new(self.disk.clone()), process.alive.clone());
-        let home = Home::simulated(Path::new(&self.machine.name), Arc::new(disk), SYNC_TIME);
+        let disk = Arc::new(self.disk.clone());
+        let synced = (self.universe.aim.clone(), self.machine.address);
+        let disk = ProcessDisk::new(disk, process.alive.clone(), synced);
+        let home = Home::simulated(Path::new(&self.machine.name), Arc::new(disk), self.sync_time);
         let config = NodeConfig {
             node_id: self.node_id,
             data_dir: self.machine.name.clone().into(),

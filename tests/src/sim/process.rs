@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use super::{
+    aim::Aim,
     net::Network,
     pause::{Gated, Pause},
     rng::SimRng,
@@ -47,6 +48,8 @@ pub struct Universe {
     pub zero: Instant,
     /// Panics of tasks.
     pub panics: Arc<Mutex<Vec<String>>>,
+    /// The moment that somebody waits for.
+    pub aim: Aim,
     /// What was seen of the metadata nodes.
     pub replicas: Arc<Mutex<Replicas>>,
 }
@@ -126,6 +129,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// Its machine's name.
+    pub fn name(&self) -> &str {
+        &self.machine.name
+    }
+
     /// Ends it between two instructions, as `kill -9` does; or, without power, its machine too,
     /// until [`Network::power`].
     pub fn kill(&self, with_power: bool) {

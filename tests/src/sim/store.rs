@@ -19,13 +19,22 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::{sync::oneshot, time::sleep};
 
-use super::{pause::Pause, process::Process, rng::SimRng, trace::Trace};
+use super::{
+    aim::{Aim, Moment},
+    net::Host,
+    pause::Pause,
+    process::Process,
+    rng::SimRng,
+    trace::Trace,
+};
 
 /// How the bucket behaves now. Of a thousand requests, so many ...
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weather {
     /// ... are refused without an effect.
     pub refused: u64,
+    /// ... are refused as with credentials that expired: it helps nothing to try again.
+    pub denied: u64,
     /// ... are answered 503, with an effect every other time.
     pub slow_down: u64,
     /// ... take effect and are never answered.
@@ -42,8 +51,16 @@ pub struct Weather {
 
 impl Weather {
     /// Nothing goes wrong.
-    pub const FAIR: Self =
-        Self { refused: 0, slow_down: 0, answer_lost: 0, hung: 0, slow: 0, flipped: 0, absent: 0 };
+    pub const FAIR: Self = Self {
+        refused: 0,
+        denied: 0,
+        slow_down: 0,
+        answer_lost: 0,
+        hung: 0,
+        slow: 0,
+        flipped: 0,
+        absent: 0,
+    };
 }
 
 /// The bucket, shared by all. Clones share it.
@@ -71,9 +88,10 @@ impl Bucket {
     }
 
     /// The bucket as `process` reaches it.
-    pub fn of(&self, process: &Process, name: &str, rng: SimRng) -> SimStore {
+    pub fn of(&self, process: &Process, stored: (Aim, Host), rng: SimRng) -> SimStore {
         let (alive, pause) = (process.alive.clone(), process.pause.clone());
-        SimStore { bucket: self.clone(), alive, pause, rng, name: name.to_owned() }
+        let name = process.name().to_owned();
+        SimStore { bucket: self.clone(), alive, pause, rng, name, stored }
     }
 }
 
@@ -84,6 +102,7 @@ pub struct SimStore {
     pause: Pause,
     rng: SimRng,
     name: String,
+    stored: (Aim, Host),
 }
 
 /// What will become of one request.
@@ -100,6 +119,7 @@ struct Plan {
 enum PlannedAnswer {
     True,
     Refused,
+    Denied,
     Busy,
     Absent,
     Never,
@@ -126,6 +146,8 @@ impl SimStore {
         };
         if falls(weather.refused) {
             (plan.takes_effect, plan.answer) = (false, PlannedAnswer::Refused);
+        } else if falls(weather.denied) {
+            (plan.takes_effect, plan.answer) = (false, PlannedAnswer::Denied);
         } else if falls(weather.slow_down) {
             plan.takes_effect = self.rng.one_in(2);
             plan.answer = PlannedAnswer::Busy;
@@ -157,10 +179,14 @@ impl SimStore {
         let Plan { before, takes_effect, after, answer, .. } = plan;
         let (reply, replied) = oneshot::channel();
         let (trace, name, owned) = (self.bucket.trace.clone(), self.name.clone(), key.to_owned());
+        let (aim, host) = self.stored.clone();
         tokio::spawn(async move {
             sleep(before).await;
             let result = if takes_effect { Some(request.await) } else { None };
             trace.note(|| format!("store {name} {operation} {owned} {takes_effect} {answer:?}"));
+            if operation == "put" && takes_effect {
+                aim.pass(Moment::Stored(host));
+            }
             sleep(after).await;
             // Whoever gave up meanwhile does not hear of it.
             let _ = reply.send(result);
@@ -178,6 +204,9 @@ impl SimStore {
             (PlannedAnswer::True, Ok(Some(result))) => result,
             (PlannedAnswer::Refused, _) => {
                 Err(error(Outcome::Unavailable, StoreCondition::Busy, "simulated refusal"))
+            }
+            (PlannedAnswer::Denied, _) => {
+                Err(error(Outcome::Rejected, StoreCondition::Denied, "simulated 403"))
             }
             (PlannedAnswer::Absent, _) => {
                 let reason = "simulated 404";

@@ -25,17 +25,19 @@ use tokio::{
 
 use super::{
     agent::AgentMachine,
+    aim::Aim,
     client::{
         Client, Partition, Shared, consumer, lister,
         producer::{self, ProducerKind},
         reader,
     },
     nemesis,
-    net::{Host, Latency, Network},
+    net::{Host, Network},
     node::{self, NodeMachine},
     process::{Machine, Universe},
     rng::SimRng,
     store::Bucket,
+    temperament::Temperament,
     trace::Trace,
 };
 use crate::history::{self, History, Key, Violation};
@@ -99,6 +101,8 @@ pub struct World {
     pub bucket: Bucket,
     /// Where clients run.
     pub client_hosts: Vec<Host>,
+    /// What kind of world it is.
+    pub temperament: Temperament,
     lives: Vec<Arc<AtomicU32>>,
 }
 
@@ -123,12 +127,14 @@ async fn live(config: &RunConfig) -> Report {
     let trace = Trace::new(config.keep_trace);
     let seed = config.seed;
     let network = SimRng::stream(seed, "network");
+    let aim = Aim::default();
     let universe = Universe {
         seed,
-        network: Network::new(network, trace.clone(), Latency::default()),
+        network: Network::new(network, trace.clone(), aim.clone()),
         trace: trace.clone(),
         zero: Instant::now(),
         panics: Arc::default(),
+        aim,
         replicas: Arc::default(),
     };
     let rng = SimRng::stream(seed, "world");
@@ -165,6 +171,8 @@ fn host(kind: u8, number: usize) -> Host {
 impl World {
     fn new(universe: Universe, rng: &SimRng, voters: u64) -> Self {
         let bucket = Bucket::new(universe.trace.clone());
+        let temperament = Temperament::of(universe.seed);
+        universe.trace.note(|| format!("{temperament:?}"));
         let addresses: Vec<_> = (0..voters)
             .map(|number| SocketAddr::new(host(1, number as usize), node::PORT).to_string())
             .collect();
@@ -179,25 +187,34 @@ impl World {
             let address = host(1, number as usize);
             let machine = Machine::new(&universe, format!("node{number}"), address);
             let machine = machine.with_rate(rate());
-            NodeMachine::new(&universe, machine, (number + 1, founders.clone()))
+            NodeMachine::new(&universe, &temperament, machine, (number + 1, founders.clone()))
         };
         let nodes: Vec<_> = (0..voters).map(node).collect();
         let agent = |number: usize| {
             let machine = Machine::new(&universe, format!("agent{number}"), host(2, number));
             let machine = machine.with_rate(rate());
-            AgentMachine::new(&universe, machine, &bucket, addresses.clone())
+            let nodes = addresses.clone();
+            AgentMachine::new(&universe, machine, &bucket, nodes, temperament.cache_bytes)
         };
         let agent_count = usize::try_from(2 + rng.below(2)).expect("few");
         let agents: Vec<_> = (0..agent_count).map(agent).collect();
         let client_hosts = (0..4).map(|number| host(3, number)).collect();
         let lives = agents.iter().map(|_| Arc::default()).collect();
-        Self { universe, nodes, agents, bucket, client_hosts, lives }
+        Self { universe, nodes, agents, bucket, client_hosts, temperament, lives }
     }
 
     /// The servers' machines.
     pub fn machines(&self) -> Vec<Machine> {
         let nodes = self.nodes.iter().map(NodeMachine::machine);
         nodes.chain(self.agents.iter().map(AgentMachine::machine)).cloned().collect()
+    }
+
+    /// The metadata node that led of late, where any did.
+    pub fn leader(&self) -> Option<usize> {
+        let replicas = self.universe.replicas.lock().expect("no holder of this lock panics");
+        let late = replicas.looks.iter().rev().take(2 * self.nodes.len());
+        let leader = late.into_iter().find(|look| look.leads.is_some())?;
+        usize::try_from(leader.node - 1).ok()
     }
 
     /// Starts an agent's process.
@@ -253,19 +270,21 @@ impl World {
             number += 1;
             self.client(shared, number)
         };
+        let Temperament { plain_percent, timeouts, .. } = self.temperament;
         for producer in 0..2 + rng.below(3) {
             let kind = ProducerKind {
-                idempotent: producer == 0 || !rng.one_in(3),
+                idempotent: producer == 0 || plain_percent <= rng.below(100),
                 in_flight_max: *rng.pick(&[1, 5, 5]),
                 pause_max: Duration::from_millis(*rng.pick(&[100, 300, 800])),
-                timeout: Duration::from_secs(*rng.pick(&[3, 10, 30])),
+                timeout: Duration::from_secs(*rng.pick(timeouts)),
             };
             let client = next();
             self.universe.trace.note(|| format!("client {} is {kind:?}", client.number));
             clients.start(client, |client| producer::run(client, kind));
         }
-        for consumer in 0..1 + rng.below(2) {
-            clients.start(next(), |client| consumer::run(client, consumer == 0));
+        let goes_back = self.temperament.goes_back_one_in;
+        for consumer in 0..self.temperament.consumers {
+            clients.start(next(), |client| consumer::run(client, consumer == 0, goes_back));
         }
         for _ in 0..2 {
             clients.start(next(), lister::run);

@@ -12,9 +12,11 @@ use super::{
 use crate::history::{Answer, Key};
 
 const OUT_OF_RANGE: i16 = 1;
+/// How often a usual consumer goes back: once in so many polls.
+pub const GOES_BACK_ONE_IN: u64 = 30;
 
-/// Polls all partitions, or some of them, until told to stop.
-pub async fn run(client: Client, all: bool) {
+/// Polls all partitions, or some of them, until told to stop; goes back once in so many polls.
+pub async fn run(client: Client, all: bool, goes_back_one_in: u64) {
     let mut positions = BTreeMap::<Key, i64>::new();
     for partition in &client.shared.partitions {
         if all || client.rng.one_in(2) || positions.is_empty() {
@@ -22,7 +24,7 @@ pub async fn run(client: Client, all: bool) {
         }
     }
     while !client.shared.is_stopping() {
-        if let Err(Refused(reason)) = connected(&client, &mut positions).await {
+        if let Err(Refused(reason)) = connected(&client, &mut positions, goes_back_one_in).await {
             let number = client.number;
             client.shared.universe.trace.note(|| format!("client {number}: {reason}"));
         }
@@ -30,7 +32,11 @@ pub async fn run(client: Client, all: bool) {
     }
 }
 
-async fn connected(client: &Client, positions: &mut BTreeMap<Key, i64>) -> Result<(), Refused> {
+async fn connected(
+    client: &Client,
+    positions: &mut BTreeMap<Key, i64>,
+    goes_back_one_in: u64,
+) -> Result<(), Refused> {
     let mut connection: Connection = client.connect().await?;
     while !client.shared.is_stopping() {
         let limits = PollLimits {
@@ -56,7 +62,7 @@ async fn connected(client: &Client, positions: &mut BTreeMap<Key, i64>) -> Resul
         if refused || client.rng.one_in(40) {
             return Ok(()); // To another agent.
         }
-        if client.rng.one_in(30) {
+        if client.rng.one_in(goes_back_one_in) {
             let keys: Vec<_> = positions.keys().copied().collect();
             let key = *client.rng.pick(&keys);
             let back = client.rng.below(50);
