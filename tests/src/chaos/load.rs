@@ -112,6 +112,7 @@ impl Load {
             trace,
             zero: tokio::time::Instant::now(),
             panics: Arc::new(Mutex::default()),
+            disks: Arc::default(),
             aim: Aim::default(),
             replicas: Arc::default(),
         };

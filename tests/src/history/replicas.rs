@@ -9,6 +9,7 @@ mod committed_stays;
 mod log_matching;
 mod one_leader;
 mod same_state;
+mod votes_durable;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,22 @@ pub struct Replicas {
     pub looks: Vec<Look>,
     /// Copies of logs in the order of time.
     pub logs: Vec<LogCopy>,
+    /// Every beginning of a leadership, as soon as it was seen.
+    pub led: Vec<Led>,
+}
+
+/// A replica began to lead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Led {
+    /// When it was seen.
+    pub at: Nanos,
+    /// The replica.
+    pub node: u64,
+    /// The term.
+    pub term: u64,
+    /// Every voter, and the vote, as (term, node), that its disk would hold after a loss of power
+    /// then.
+    pub votes: Vec<(u64, Option<(u64, u64)>)>,
 }
 
 /// A look at one replica.
@@ -81,6 +98,7 @@ const RULES: &[(&str, Rule)] = &[
     ("G1 log matching", log_matching::check),
     ("G1 committed stays", committed_stays::check),
     ("G1 applied forward", applied_forward::check),
+    ("G3 votes durable", votes_durable::check),
     ("G4 same state", same_state::check),
 ];
 

@@ -9,7 +9,7 @@ use super::{
     net::{Host, Latency},
     rng::SimRng,
     store::Weather,
-    temperament::Fault,
+    temperament::{Fault, WEATHERS},
     world::World,
 };
 
@@ -130,7 +130,13 @@ impl Rage {
             Fault::KillAgent => kill_agent(world, index(rng, world.agents.len()), !rng.one_in(3)),
             Fault::KillNode => kill_node(world, index(rng, world.nodes.len()), rng.one_in(3)),
             Fault::Cut => Some(cut(world, some_links(world, rng))),
-            Fault::CutPeers => Some(cut(world, links_of_leader(world, rng))),
+            Fault::CutPeers => {
+                // Long enough for another leader, as a rule.
+                let lasts = rng.between(Duration::from_millis(500), Duration::from_secs(6));
+                let undo = cut(world, links_of_leader(world, rng));
+                self.undos.push((Instant::now() + lasts, undo));
+                None
+            }
             Fault::HoldAnswers => Some(hold_answers(world, rng)),
             Fault::Stop => {
                 stop_something(world, rng, self.until);
@@ -140,8 +146,11 @@ impl Rage {
                 if self.undos.iter().any(|(_, undo)| *undo == Undo::Fair) {
                     return None; // One weather after the other.
                 }
-                set_weather(world, some_weather(rng));
-                Some(Undo::Fair)
+                set_weather(world, some_weather(world, rng));
+                // Longer than other faults: few requests of a moment meet a bad answer.
+                let lasts = rng.between(Duration::from_millis(200), Duration::from_secs(8));
+                self.undos.push((Instant::now() + lasts, Undo::Fair));
+                None
             }
             Fault::Outage => {
                 self.outage(world);
@@ -345,11 +354,11 @@ fn some_links(world: &World, rng: &SimRng) -> Vec<(Host, Host)> {
     links
 }
 
-fn some_weather(rng: &SimRng) -> Weather {
+fn some_weather(world: &World, rng: &SimRng) -> Weather {
     let mut weather = Weather::FAIR;
     let share = *rng.pick(&[20, 100, 300]);
     for _ in 0..1 + rng.below(2) {
-        match rng.below(8) {
+        match world.temperament.weather.unwrap_or_else(|| rng.below(WEATHERS)) {
             0 => weather.refused = share,
             7 => weather.denied = share,
             1 => weather.slow_down = share,
@@ -360,7 +369,7 @@ fn some_weather(rng: &SimRng) -> Weather {
             _ => weather.flipped = share,
         }
     }
-    if rng.one_in(4) {
+    if world.temperament.weather.is_none() && rng.one_in(4) {
         weather = Weather { refused: 1000, ..Weather::FAIR }; // A region's outage.
     }
     weather

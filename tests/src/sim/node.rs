@@ -30,7 +30,7 @@ use super::{
     rng::SimRng,
     temperament::Temperament,
 };
-use crate::history::replicas::{LogCopy, LogEntry, Look};
+use crate::history::replicas::{Led, LogCopy, LogEntry, Look};
 
 /// The state is hashed this often: replicas are compared at every one of these indexes.
 const HASH_ENTRIES: u64 = 16;
@@ -72,6 +72,7 @@ impl NodeMachine {
     ) -> Self {
         let rng = SimRng::stream(universe.seed, &format!("{} disk", machine.name));
         let (disk, universe) = (MemoryDisk::default(), universe.clone());
+        universe.disks.lock().expect("no holder panics").insert(node_id, disk.clone());
         // Small, so that restarts begin from snapshots and late followers need one.
         let tuning = Tuning {
             snapshot_entries: temperament.snapshot_entries,
@@ -144,9 +145,7 @@ impl NodeMachine {
         if !Wal::exists(&*disk).ok()? {
             return None;
         }
-        let mut config = WalConfig::new(CLUSTER_ID, self.node_id, 1);
-        (config.drive, config.segment_bytes) = (Drive::Inline, COPY_SEGMENT_BYTES);
-        let (wal, recovered) = Wal::open(disk, &config).ok()?;
+        let (wal, recovered) = Wal::open(disk, &copy_config(self.node_id)).ok()?;
         let entries = wal.read(recovered.entries, usize::MAX).ok()?;
         let digest = |payload: &[u8]| u64::from(Crc32c::of(payload).value());
         let entries = entries.into_iter().map(|entry| LogEntry {
@@ -228,6 +227,23 @@ impl NodeMachine {
     }
 }
 
+/// To open a copy of a node's log.
+fn copy_config(node_id: u64) -> WalConfig {
+    let mut config = WalConfig::new(CLUSTER_ID, node_id, 1);
+    (config.drive, config.segment_bytes) = (Drive::Inline, COPY_SEGMENT_BYTES);
+    config
+}
+
+/// The vote that a node's disk would hold after a loss of power.
+fn durable_vote(node_id: u64, disk: &MemoryDisk) -> Option<(u64, u64)> {
+    let disk = disk.fork_durable().folder("raft");
+    if !Wal::exists(&*disk).ok()? {
+        return None;
+    }
+    let (_, recovered) = Wal::open(disk, &copy_config(node_id)).ok()?;
+    recovered.vote.map(|vote| (vote.term, vote.node_id))
+}
+
 async fn run(
     (home, founders): (Home, BTreeMap<u64, String>),
     config: NodeConfig,
@@ -264,6 +280,7 @@ struct Looks {
 impl Looks {
     async fn run(self, node: MetadataNode) {
         let Self { universe, node: id, life } = self;
+        let mut led = None;
         let interval = u64::try_from(LOOK_INTERVAL.as_nanos()).expect("short");
         loop {
             let next = (universe.trace.now() / interval + 1) * interval;
@@ -276,7 +293,16 @@ impl Looks {
                 applied: node.applied_index().value(),
                 state: node.checkpoint().map(|(index, hash)| (index.value(), hash)),
             };
-            universe.replicas.lock().expect("no holder of this lock panics").looks.push(look);
+            let begins = look.leads.filter(|term| led != Some(*term));
+            led = look.leads.or(led);
+            let begins = begins.map(|term| {
+                let disks = universe.disks.lock().expect("no holder of this lock panics");
+                let votes = disks.iter().map(|(voter, disk)| (*voter, durable_vote(*voter, disk)));
+                Led { at: look.at, node: id, term, votes: votes.collect() }
+            });
+            let mut replicas = universe.replicas.lock().expect("no holder of this lock panics");
+            replicas.looks.push(look);
+            replicas.led.extend(begins);
         }
     }
 }

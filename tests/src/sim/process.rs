@@ -4,6 +4,7 @@
 //! network, disk and store do nothing any more, so whatever still runs of it runs unseen.
 
 use std::{
+    collections::BTreeMap,
     future::pending,
     net::IpAddr,
     sync::{
@@ -13,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use aquifer_metadata::wal::disk::memory::MemoryDisk;
 use aquifer_storage::{
     model::Timestamp,
     planted::{self, Bug},
@@ -48,6 +50,8 @@ pub struct Universe {
     pub zero: Instant,
     /// Panics of tasks.
     pub panics: Arc<Mutex<Vec<String>>>,
+    /// The disks of the metadata nodes, by node id.
+    pub disks: Arc<Mutex<BTreeMap<u64, MemoryDisk>>>,
     /// The moment that somebody waits for.
     pub aim: Aim,
     /// What was seen of the metadata nodes.

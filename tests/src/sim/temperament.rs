@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use super::rng::SimRng;
 
+/// Kinds of bad answers of the store.
+pub const WEATHERS: u64 = 8;
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -62,6 +65,8 @@ pub struct Temperament {
     pub rest_max: Duration,
     /// A node's sync takes up to this long; each node's has a time of its own.
     pub sync_max: Duration,
+    /// The only kind of bad answer the store gives, of [`WEATHERS`]; `None` for all of them.
+    pub weather: Option<u64>,
     /// Entries between two snapshots.
     pub snapshot_entries: u64,
     /// Entries a group keeps behind its snapshot.
@@ -97,6 +102,7 @@ impl Temperament {
             weights,
             rest_max: *rng.pick(&[ms(600), ms(2_000), ms(4_000), ms(10_000)]),
             sync_max: *rng.pick(&[ms(2), ms(2), ms(10), ms(40)]),
+            weather: rng.one_in(2).then(|| rng.below(WEATHERS)),
             snapshot_entries: *rng.pick(&[5, 12, 25, 80, 200]),
             entries_kept: *rng.pick(&[0, 20, 1000]),
             cache_bytes: *rng.pick(&[2 << 10, 16 << 10, 512 << 10]),

@@ -134,6 +134,7 @@ async fn live(config: &RunConfig) -> Report {
         trace: trace.clone(),
         zero: Instant::now(),
         panics: Arc::default(),
+        disks: Arc::default(),
         aim,
         replicas: Arc::default(),
     };

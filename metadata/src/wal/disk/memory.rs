@@ -187,6 +187,23 @@ impl MemoryDisk {
         Self { world: Arc::new(Mutex::new(forked)), prefix: self.prefix.clone() }
     }
 
+    /// An independent disk with what a power loss now would leave at least, all of it durable.
+    pub fn fork_durable(&self) -> Self {
+        let world = self.lock();
+        let copy = |file: &Content| Content {
+            bytes: file.durable.clone(),
+            durable: file.durable.clone(),
+            unsynced: Vec::new(),
+        };
+        let forked = World {
+            files: world.files.iter().map(copy).collect(),
+            names: world.durable_names.clone(),
+            durable_names: world.durable_names.clone(),
+            ..World::default()
+        };
+        Self { world: Arc::new(Mutex::new(forked)), prefix: self.prefix.clone() }
+    }
+
     /// Cuts the power: of everything not synced, `random` decides what reached the medium. Writes
     /// may be torn at any byte, or lose any of their sectors; name changes keep a prefix. Also
     /// repairs a disk that was told to fail.

@@ -32,7 +32,23 @@ fn lawful() -> Replicas {
         log(2, 2, 2, &[entry(1, 1), entry(2, 1), entry(3, 2)]),
         log(3, 1, 3, &[entry(2, 1), entry(3, 2)]),
     ];
-    Replicas { looks, logs }
+    let led = vec![Led {
+        at: 3,
+        node: 2,
+        term: 2,
+        votes: vec![(1, vote(1, 1)), (2, vote(2, 2)), (3, vote(3, 1))],
+    }];
+    Replicas { looks, logs, led }
+}
+
+fn vote(term: u64, node: u64) -> Option<(u64, u64)> {
+    Some((term, node))
+}
+
+#[test]
+fn a_leader_whose_votes_a_power_loss_would_take_is_noticed() {
+    assert_eq!(broken(|it| it.led[0].votes[2].1 = vote(2, 1)), ["G3 votes durable"]);
+    assert_eq!(broken(|it| it.led[0].votes[1].1 = None), ["G3 votes durable"]);
 }
 
 fn broken(breach: impl FnOnce(&mut Replicas)) -> Vec<&'static str> {
