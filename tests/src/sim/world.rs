@@ -46,6 +46,8 @@ use crate::history::{self, History, Key, Violation};
 const HEALED_WITHIN: Duration = Duration::from_secs(30);
 /// Clients finish within this time of being told to stop: producers give up after 120 s.
 const FINISH_WITHIN: Duration = Duration::from_secs(150);
+/// A log is read whole within this time: with a small cache every batch is a GET.
+const READ_WITHIN: Duration = Duration::from_secs(300);
 /// The system must begin within this time.
 const BEGIN_WITHIN: Duration = Duration::from_secs(60);
 
@@ -299,8 +301,7 @@ impl World {
             for agent in 0..self.agents.len() {
                 let mut tries = 0;
                 let polled = loop {
-                    match timeout(HEALED_WITHIN, reader::read_all(admin, agent, partition.key))
-                        .await
+                    match timeout(READ_WITHIN, reader::read_all(admin, agent, partition.key)).await
                     {
                         Ok(Ok(polled)) => break polled,
                         Ok(Err(refused)) if 20 <= tries => {
