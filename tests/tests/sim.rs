@@ -7,7 +7,7 @@ use std::time::Duration;
 use aquifer_tests::sim::{Report, RunConfig, run};
 
 /// Seeds of the ordinary run: with one voter, and with three, which cost more.
-const SEEDS: [(u64, &[u64]); 2] = [(1, &[1, 2, 3, 4]), (3, &[77])];
+const SEEDS: [(u64, &[u64]); 2] = [(1, &[2, 4]), (3, &[77])];
 
 fn config(seed: u64, voters: u64) -> RunConfig {
     let faults_for = Duration::from_secs(if voters == 1 { 10 } else { 3 });
