@@ -54,9 +54,9 @@ use watches::Bell;
 /// How long an unused watch is kept: a consumer that polls slowly must not cost a resync per poll.
 pub const UNWATCH_AFTER: Duration = Duration::from_secs(60);
 
-/// Silent metadata for this long makes clients better off at another agent: as long as a leader
-/// takes to fence an agent that it does not hear.
-pub const SILENT_AFTER: Duration = Duration::from_secs(15);
+/// Silent metadata for this long makes clients better off at another agent. An agent whose clock is
+/// 10 % slow notices before a leader whose clock is 10 % fast fences it (RELIABILITY G6).
+pub const SILENT_AFTER: Duration = Duration::from_secs(12);
 
 /// The longest [`View::fresh`] takes: as long as one call to metadata may.
 const FRESH_MAX: Duration = Duration::from_secs(5);

@@ -5,6 +5,8 @@ pub mod cluster;
 pub mod direct;
 pub mod remote;
 
+use std::time::Duration;
+
 use aquifer_storage::{
     error::Outcome,
     model::{CommitSeq, LogIndex, SessionId, Timestamp},
@@ -19,6 +21,9 @@ use crate::{
     },
     watch::{WatchEvent, WatchRequest},
 };
+
+/// An agent that the leader does not hear for so long, by the leader's clock, is fenced.
+pub const FENCED_AFTER: Duration = Duration::from_secs(15);
 
 /// A call to metadata that gave no answer.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]

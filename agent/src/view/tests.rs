@@ -258,8 +258,15 @@ async fn a_view_that_does_not_catch_up_says_so_in_time() {
     assert!(tokio::join!(fresh, advance).0);
 }
 
+#[test]
+fn an_agent_on_a_slow_clock_notices_before_a_leader_on_a_fast_one_fences_it() {
+    let noticed = SILENT_AFTER.as_secs_f64() / 0.9;
+    let fenced = aquifer_metadata::client::FENCED_AFTER.as_secs_f64() / 1.1;
+    assert!(noticed < fenced, "{noticed} s and {fenced} s");
+}
+
 #[tokio::test]
-async fn metadata_is_silent_when_the_stream_said_nothing_for_fifteen_seconds() {
+async fn metadata_is_silent_when_the_stream_said_nothing_for_twelve_seconds() {
     let (clock, seams) = testing::manual_seams();
     let (metadata, mut opened) = ModelMetadata::new(seams.clone());
     let (view, service) = View::new(metadata, seams.clone());
@@ -272,7 +279,7 @@ async fn metadata_is_silent_when_the_stream_said_nothing_for_fifteen_seconds() {
         clock.advance(Duration::from_secs(2)).await;
         assert!(silent.clone().now_or_never().is_none());
     }
-    for _ in 0..7 {
+    for _ in 0..6 {
         clock.advance(Duration::from_secs(2)).await;
         if let Ok(another) = opened.try_recv() {
             end = another; // A silent stream is given up and opened again: that is no answer.

@@ -19,6 +19,7 @@ use aquifer_storage::{
 
 use super::{leadership::Leadership, presence::Presence, proposer::Proposer};
 use crate::{
+    client::FENCED_AFTER,
     machine::{
         MetadataState,
         command::{Command, GroupCommand},
@@ -29,8 +30,6 @@ use crate::{
 
 /// Silent this long, a session is left out of node lists.
 pub const ABSENT_AFTER: Duration = Duration::from_millis(750);
-/// Silent this long, a session is fenced.
-pub const FENCED_AFTER: Duration = Duration::from_secs(15);
 /// A pass that comes this late was stalled, and so were the heartbeats it should have seen.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 const PASS_INTERVAL: Duration = Duration::from_millis(100);
