@@ -124,7 +124,7 @@ impl MetadataState {
         self.pass_time(&mut effects);
         let replies =
             entry.commands.iter().map(|command| self.dispatch(command, &mut effects)).collect();
-        self.producers.sweep(self.clocks.wall(), producer::STATES_MAX);
+        self.producers.sweep(self.clocks.elapsed(), producer::STATES_MAX);
         Applied { replies, effects }
     }
 

@@ -26,6 +26,7 @@ use aquifer_storage::model::{
     Sequence, SessionId, Timestamp, TopicId, TopicPartition,
 };
 
+const DAY_SECONDS: u64 = 24 * 60 * 60;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// A state, and the clocks of the leader that writes its entries.
@@ -34,22 +35,32 @@ struct Node {
     state: MetadataState,
     term: u64,
     wall_ms: i64,
+    mono_ms: u64,
 }
 
 impl Node {
     fn new(lineage_number: u32) -> Self {
         let lineage = Lineage { number: lineage_number, nonce: 9 };
         let genesis = Genesis { cluster_id: "promises".into(), lineage };
-        Self { state: MetadataState::new(genesis), term: 1, wall_ms: 0 }
+        Self { state: MetadataState::new(genesis), term: 1, wall_ms: 0, mono_ms: 0 }
     }
 
     /// Applies an entry without a look at the invariants, which read the whole state.
     fn apply_fast(&mut self, command: Command) -> Applied {
         let index = self.state.applied_index().next();
-        let mono_ms = index.value() * 100;
-        let stamp = Stamp { boot: self.term, mono_ms, wall_ms: self.wall_ms };
+        self.mono_ms += 100;
+        let (mono_ms, wall_ms) = (self.mono_ms, self.wall_ms);
+        let stamp = Stamp { boot: self.term, mono_ms, wall_ms };
         let entry = Entry { stamp, min_level: 1, commands: vec![command] };
         self.state.apply(index, self.term, &entry)
+    }
+
+    /// Lets time pass: an entry takes it a second further at most.
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.mono_ms += 900;
+            self.apply_fast(Command::Tick);
+        }
     }
 
     fn apply(&mut self, command: Command) -> Applied {
@@ -273,12 +284,16 @@ fn a_flood_of_producers_is_bounded_in_memory_and_forgotten_a_little_per_entry() 
     assert!(taken < count as u64 * PRODUCER_BYTES_MAX, "{taken} bytes for {count} producers");
     let known = |node: &Node| encode_snapshot(&node.state).len();
     let (flooded, mut entries) = (known(&node), 0);
-    node.wall_ms = DAY_MS;
+    // A wall clock that is ten years off makes nobody older.
+    node.wall_ms = 3_650 * DAY_MS;
+    node.pass(DAY_SECONDS / 2);
+    assert_eq!(known(&node) / 100, flooded / 100);
     // Those who go on writing are not forgotten, and do not keep the others in.
     let again: Vec<(i64, i32)> = steady.iter().map(|(id, _)| (*id, 2)).collect();
     let mut part = part(1, seq, 1, &again);
     part.acked_seq = CommitSeq::new(seq);
     node.apply_fast(Command::Commit(part));
+    node.pass(DAY_SECONDS / 2);
     while flooded / 100 < known(&node) {
         for _ in 0..count / 64 / 4 {
             node.apply_fast(Command::Tick);

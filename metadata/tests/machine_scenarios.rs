@@ -241,9 +241,20 @@ fn a_snapshot_carries_which_producers_are_forgotten_next() {
         .map(|n| PartProducer { id: ProducerId::new(n), epoch: ProducerEpoch::default() })
         .collect();
     node.commit(many.clone());
+    let mut seconds = 1_000;
+    let mut next_stamp = || {
+        seconds += 1;
+        Stamp { boot: 1, mono_ms: seconds * 1000, wall_ms: 0 }
+    };
+    let mut pass = |state: &mut MetadataState, entries| {
+        for _ in 0..entries {
+            let tick = Entry { stamp: next_stamp(), min_level: 1, commands: vec![Command::Tick] };
+            state.apply(state.applied_index().next(), 1, &tick);
+        }
+        next_stamp()
+    };
     // Some write on, half a day later, and stay where they were queued.
-    let wall_ms = 43_200_000;
-    let later = Stamp { boot: 1, mono_ms: 0, wall_ms };
+    let later = pass(&mut node.0, 43_200);
     many.commit_seq = many.commit_seq.next();
     let next = Sequence::default().advance(many.extents[0].batches[0].record_count);
     many.extents[0].batches =
@@ -252,9 +263,10 @@ fn a_snapshot_carries_which_producers_are_forgotten_next() {
     let entry = Entry { stamp: later, min_level: 1, commands: vec![Command::Commit(many)] };
     node.0.apply(index, 1, &entry);
     let restored = |state: &MetadataState| decode_snapshot(&encode_snapshot(state)).unwrap();
-    for _ in 0..4 {
-        let day = Stamp { boot: 1, mono_ms: 0, wall_ms: 86_400_000 };
-        let entry = Entry { stamp: day, min_level: 1, commands: vec![Command::Tick] };
+    pass(&mut node.0, 43_195);
+    for _ in 0..12 {
+        let entry =
+            Entry { stamp: pass(&mut node.0, 0), min_level: 1, commands: vec![Command::Tick] };
         let mut copy = restored(&node.0);
         assert_eq!(copy.state_hash(), node.0.state_hash());
         let index = node.0.applied_index().next();

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     machine::{
-        Elapsed, WallTime,
+        Elapsed,
         object::{ObjectId, ObjectRow},
         partition_log::{PartitionLog, Row},
         producer::{AppendedBatch, BATCHES_KEPT, LastBatches, ProducerKey, ProducerState},
@@ -144,16 +144,18 @@ pub(super) fn producer_to_proto(key: ProducerKey, state: &ProducerState) -> prot
     proto::ProducerRow {
         key: Some(producer_key_to_proto(key)),
         epoch: i32::from(state.epoch.value()),
-        touched_wall_ms: state.touched.millis(),
-        queued_wall_ms: (state.queued != state.touched).then(|| state.queued.millis()),
+        touched_elapsed_ms: Some(state.touched.millis()),
+        queued_elapsed_ms: (state.queued != state.touched).then(|| state.queued.millis()),
         batches: batches.collect(),
     }
 }
 
 pub(super) fn producer_from_proto(
     row: proto::ProducerRow,
+    now: Elapsed,
 ) -> Result<(ProducerKey, ProducerState), CodecError> {
     let epoch = ProducerEpoch::new(narrow(row.epoch, "epoch")?);
+    let touched = row.touched_elapsed_ms.map_or(now, Elapsed::from_millis);
     let sequence = |value| Sequence::new(value).ok_or(CodecError::Invalid("sequence"));
     let mut batches = LastBatches::new();
     let mut column = Column::new(&row.batches, "producer batch");
@@ -172,8 +174,8 @@ pub(super) fn producer_from_proto(
         producer_key_from_proto(row.key)?,
         ProducerState {
             epoch: epoch.ok_or(CodecError::Invalid("epoch"))?,
-            touched: WallTime::from_millis(row.touched_wall_ms),
-            queued: WallTime::from_millis(row.queued_wall_ms.unwrap_or(row.touched_wall_ms)),
+            touched,
+            queued: row.queued_elapsed_ms.map_or(touched, Elapsed::from_millis),
             batches,
         },
     ))

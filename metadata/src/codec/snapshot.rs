@@ -166,7 +166,10 @@ fn read_row(state: &mut MetadataState, tag: u32, bytes: &[u8]) -> Result<(), Cod
             state.logs.restore(partition, log);
         }
         PRODUCER => {
-            let (key, producer) = row::producer_from_proto(proto::ProducerRow::decode(bytes)?)?;
+            let (key, producer) = row::producer_from_proto(
+                proto::ProducerRow::decode(bytes)?,
+                state.clocks.elapsed(),
+            )?;
             state.producers.restore(key, producer);
         }
         SESSION => {

@@ -14,7 +14,7 @@ use super::{
     object::ObjectId,
     partition_log::{NewBatch, PartitionLog, Placed, Row},
     producer::{AppendedBatch, Numbered, Producers, Verdict},
-    time::WallTime,
+    time::Elapsed,
 };
 
 impl MetadataState {
@@ -62,7 +62,7 @@ impl MetadataState {
             partition,
             log: self.logs.get_mut(partition).unwrap_or(&mut new_log),
             producers: &mut self.producers,
-            now: self.clocks.wall(),
+            now: self.clocks.elapsed(),
             first_row: None,
             new_rows: 0,
         };
@@ -92,7 +92,7 @@ struct Appending<'a> {
     partition: TopicPartition,
     log: &'a mut PartitionLog,
     producers: &'a mut Producers,
-    now: WallTime,
+    now: Elapsed,
     /// The first row that took a batch.
     first_row: Option<Offset>,
     new_rows: u32,

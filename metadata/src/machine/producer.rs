@@ -5,9 +5,9 @@
 //! - A batch that was appended answers its original offset as long as it is among the last five of
 //!   its epoch, whichever agent brings the retry.
 //! - Every remembered offset is below the partition's high watermark.
-//! - There are never more states than the limit and what one entry adds, whatever clients and
-//!   clocks do. A producer whose state had to go is not refused: its next batch is taken as it
-//!   comes, and only a retry of an older one is no longer recognised.
+//! - There are never more states than the limit after an entry, whatever clients do. A producer
+//!   whose state had to go is not refused: its next batch is taken as it comes, and only a retry of
+//!   an older one is no longer recognised.
 //!
 //! # Not here
 //! Transactional epochs, which hold for every partition at once.
@@ -21,16 +21,17 @@ use aquifer_storage::{
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 use smallvec::{SmallVec, smallvec};
 
-use super::{command::BatchRejected, time::WallTime};
+use super::{command::BatchRejected, time::Elapsed};
 
 /// Batches remembered per producer and partition, as many as Kafka.
 pub(crate) const BATCHES_KEPT: usize = 5;
 
-/// Kafka's `producer.id.expiration.ms`.
+/// Kafka's `producer.id.expiration.ms`. Of elapsed time: were it the wall clock's, one that is set
+/// forwards would forget what retries are recognised by.
 pub(crate) const EXPIRATION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// States looked at for expiry per entry, beside one for each that the entry added: a jump of the
-/// wall clock cannot clear the table at once.
+/// States looked at for expiry per entry, beside two for each that the entry added: no entry has to
+/// forget very many at once.
 pub(crate) const SWEEP_ROWS: usize = 64;
 
 /// States at most, one per producer and partition: with up to a kilobyte each about a gigabyte.
@@ -59,9 +60,9 @@ pub(crate) struct ProducerState {
     /// The newest epoch seen.
     pub epoch: ProducerEpoch,
     /// When the last batch was appended.
-    pub touched: WallTime,
+    pub touched: Elapsed,
     /// Its place in the queue of those that are forgotten next: `touched` of when it got there.
-    pub queued: WallTime,
+    pub queued: Elapsed,
     /// Those of this epoch; never empty.
     pub batches: LastBatches,
 }
@@ -102,7 +103,7 @@ pub(crate) struct Producers {
     states: RedBlackTreeMapSync<ProducerKey, ProducerState>,
     /// Every state once, the longest queued first. Who writes on is not moved at once but when it
     /// is found at the front, so that a batch costs nothing here.
-    queue: RedBlackTreeSetSync<(WallTime, ProducerKey)>,
+    queue: RedBlackTreeSetSync<(Elapsed, ProducerKey)>,
     /// States that came since the last sweep: none between entries.
     added: usize,
 }
@@ -138,7 +139,7 @@ impl Producers {
         partition: TopicPartition,
         batch: &Numbered,
         (base, max_timestamp): (Offset, Timestamp),
-        now: WallTime,
+        now: Elapsed,
     ) {
         let appended =
             AppendedBatch { first: batch.first, last: batch.last(), base, max_timestamp };
@@ -168,12 +169,12 @@ impl Producers {
     /// At the end of an entry: forgets producers that were silent for a day and, above
     /// `states_max`, those that were silent longest, whenever that was. What one entry has to do is
     /// bounded; where everybody wrote since it was queued, the longest queued go.
-    pub fn sweep(&mut self, now: WallTime, states_max: usize) {
+    pub fn sweep(&mut self, now: Elapsed, states_max: usize) {
         let added = std::mem::take(&mut self.added);
         let mut looks = SWEEP_ROWS + 2 * added;
         while let Some((queued, key)) = self.queue.first().copied() {
             let is_full = states_max < self.states.size();
-            if !is_full && (looks == 0 || !now.is_past(queued, EXPIRATION)) {
+            if !is_full && (looks == 0 || now.since(queued) < EXPIRATION) {
                 break;
             }
             self.queue.remove_mut(&(queued, key));

@@ -4,7 +4,7 @@ use aquifer_storage::model::PartitionIndex;
 
 use super::*;
 
-const WALL: WallTime = WallTime::from_millis(1_000_000);
+const NOW: Elapsed = Elapsed::from_millis(1_000_000);
 
 fn partition() -> TopicPartition {
     TopicPartition { topic: TopicId::from_bytes([7; 16]), partition: PartitionIndex::new(0) }
@@ -25,7 +25,7 @@ fn after(batches: &[Numbered]) -> Producers {
     let mut base = Offset::ZERO;
     for numbered in batches {
         assert_eq!(producers.judge(partition(), numbered, false), Verdict::Append);
-        producers.appended(partition(), numbered, (base, Timestamp::NONE), WALL);
+        producers.appended(partition(), numbered, (base, Timestamp::NONE), NOW);
         base = base.checked_add(numbered.record_count).unwrap();
     }
     producers
@@ -95,20 +95,19 @@ fn silent_producers_expire_after_a_day_and_never_more_than_one_sweep_at_once() {
     let mut producers = Producers::default();
     for id in 0..200 {
         let numbered = Numbered { producer: ProducerId::new(id), ..batch(0, 0, 1) };
-        producers.appended(partition(), &numbered, (Offset::ZERO, Timestamp::NONE), WALL);
+        producers.appended(partition(), &numbered, (Offset::ZERO, Timestamp::NONE), NOW);
     }
     let day = 24 * 60 * 60 * 1000;
-    producers.sweep(WallTime::from_millis(WALL.millis() + day - 1), STATES_MAX);
-    producers.sweep(WallTime::from_millis(0), STATES_MAX);
+    producers.sweep(NOW.plus_millis(day - 1), STATES_MAX);
     assert_eq!(producers.iter().count(), 200);
     for left in [136, 72, 8, 0] {
-        producers.sweep(WallTime::from_millis(WALL.millis() + day), STATES_MAX);
+        producers.sweep(NOW.plus_millis(day), STATES_MAX);
         assert_eq!(producers.iter().count(), left);
     }
 }
 
 /// `count` new producers of one batch each, in one entry.
-fn flood(producers: &mut Producers, ids: std::ops::Range<i64>, now: WallTime) {
+fn flood(producers: &mut Producers, ids: std::ops::Range<i64>, now: Elapsed) {
     for id in ids {
         let numbered = Numbered { producer: ProducerId::new(id), ..batch(0, 0, 1) };
         producers.appended(partition(), &numbered, (Offset::ZERO, Timestamp::NONE), now);
@@ -119,7 +118,7 @@ fn flood(producers: &mut Producers, ids: std::ops::Range<i64>, now: WallTime) {
 fn a_flood_never_grows_past_the_limit_and_who_goes_on_writing_is_remembered() {
     const MAX: usize = 4_000;
     let mut producers = Producers::default();
-    let at = |second: i64| WallTime::from_millis(WALL.millis() + second * 1000);
+    let at = |second: i64| NOW.plus_millis(second as u64 * 1000);
     for second in 0..200 {
         // They write all the time: before, among and behind the others.
         for id in [0, 1, 2, 30_000, 30_001, 2_000_000] {
@@ -144,11 +143,11 @@ fn a_flood_never_grows_past_the_limit_and_who_goes_on_writing_is_remembered() {
 }
 
 #[test]
-fn a_flood_is_bounded_also_of_those_who_write_on_and_whatever_the_wall_clock_does() {
-    for step in [1_000, 0, -1_000] {
+fn a_flood_is_bounded_also_of_those_who_write_on_and_while_time_stands() {
+    for step in [1_000, 0] {
         let mut producers = Producers::default();
         for entry in 0..100 {
-            let now = WallTime::from_millis(WALL.millis() + entry * step);
+            let now = NOW.plus_millis(entry as u64 * step);
             for sent in 0..=entry {
                 for id in sent * 30..(sent + 1) * 30 {
                     let next = batch(0, (entry - sent) as i32, 1);
@@ -165,7 +164,7 @@ fn a_flood_is_bounded_also_of_those_who_write_on_and_whatever_the_wall_clock_doe
 #[test]
 fn who_wrote_since_it_was_queued_is_remembered_for_a_day_since_then() {
     let mut producers = after(&[batch(0, 0, 1)]);
-    let at = |hours: i64| WallTime::from_millis(WALL.millis() + hours * 3_600_000);
+    let at = |hours: u64| NOW.plus_millis(hours * 3_600_000);
     let offset = Offset::new(1).unwrap();
     producers.appended(partition(), &batch(0, 1, 1), (offset, Timestamp::NONE), at(20));
     for hours in [24, 43] {
