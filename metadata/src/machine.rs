@@ -114,9 +114,8 @@ impl MetadataState {
         self.objects.restore_open(|object| sessions.may_name(object));
     }
 
-    /// Applies the entry at `index`: first lets time pass to its stamp, then its commands in order;
-    /// at the end
-    /// producers are forgotten that were silent too long or are too many.
+    /// Applies the entry at `index`: first lets time pass to its stamp, then its commands in order.
+    /// At the end producers are forgotten that were silent too long or are too many.
     pub fn apply(&mut self, index: LogIndex, term: u64, entry: &Entry) -> Applied {
         self.index = index;
         self.clocks.advance(entry.stamp, term);

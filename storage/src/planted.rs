@@ -69,7 +69,7 @@ bugs! {
     LeaseFromAnswer = "lease-from-answer":
         "an agent counts its silence from a heartbeat's answer, not from its question",
     MonoFromWall = "clock-from-wall-time":
-        "durations are measured with the wall clock",
+        "the replicated state measures durations with the wall clock",
 }
 
 #[cfg(planted)]

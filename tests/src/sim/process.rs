@@ -17,7 +17,6 @@ use std::{
 use aquifer_metadata::wal::disk::memory::MemoryDisk;
 use aquifer_storage::{
     model::Timestamp,
-    planted::{self, Bug},
     seam::{BoxFuture, Clock, MonoTime, Seams, Spawn},
 };
 use tokio::{
@@ -153,21 +152,10 @@ struct SimClock {
     rate_per_mille: u32,
 }
 
-impl SimClock {
-    /// Planted mistakes only: by how much the monotonic clock is wrong, as the wall clock is.
-    fn leap(&self) -> Duration {
-        let skew_ms = self.wall_skew_ms.load(Ordering::Relaxed);
-        match planted::is(Bug::MonoFromWall) {
-            true => Duration::from_millis(u64::try_from(skew_ms).unwrap_or(0)),
-            false => Duration::ZERO,
-        }
-    }
-}
-
 impl Clock for SimClock {
     fn mono(&self) -> MonoTime {
         let shown = self.zero.elapsed() * self.rate_per_mille / 1000;
-        MonoTime::from_zero(shown + self.leap())
+        MonoTime::from_zero(shown)
     }
 
     fn wall(&self) -> Timestamp {
@@ -178,7 +166,6 @@ impl Clock for SimClock {
     fn sleep_until(&self, deadline: MonoTime) -> BoxFuture<'static, ()> {
         // Deadlines of centuries mean never.
         let shown = deadline.since_zero().min(Duration::from_secs(1 << 30));
-        let shown = shown.saturating_sub(self.leap());
         // A nanosecond more: rounded down, the clock would not show the deadline yet.
         let exact = shown * 1000 / self.rate_per_mille;
         let round = if self.rate_per_mille == 1000 { 0 } else { 2 };
