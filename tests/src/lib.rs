@@ -5,6 +5,7 @@
 pub mod chaos;
 pub mod client;
 pub mod cluster;
+pub mod differential;
 pub mod history;
 pub mod process;
 pub mod raw;
