@@ -3,6 +3,7 @@
 //! Bytes are judged before they are used: an unknown command, a level above ours, a count that the
 //! bytes do not hold, or a number outside its type is an error, and never sizes an allocation.
 
+mod admin;
 pub mod command;
 pub mod group;
 pub mod part;

@@ -27,21 +27,21 @@ pub mod topic;
 use std::{collections::BTreeMap, sync::Arc};
 
 use aquifer_storage::model::{
-    LeaderEpoch, Lineage, LogIndex, NodeId, Offset, SessionId, TopicId, TopicPartition,
+    LeaderEpoch, Lineage, LogIndex, NodeId, Offset, ProducerId, SessionId, TopicId, TopicPartition,
 };
 
 use self::{
     command::{
-        Command, CreateTopic, Entry, ProducerIdBlock, RegisterSession, Registered, Reply,
-        SessionFenced, TopicRejected,
+        Command, CreatePartitions, CreateTopic, Entry, NodeRejected, ProducerIdBlock,
+        RegisterSession, Registered, Reply, SessionFenced, TopicRejected,
     },
     effect::{Effect, Pointers, Run},
     group::{Groups, LivenessMember},
     node::Nodes,
     object::Objects,
     partition_log::{PartitionLogs, Row},
-    producer::{ProducerIds, Producers},
-    query::{Answer, PartitionRuns, Query},
+    producer::{ProducerIds, ProducerState, Producers},
+    query::{ActiveProducer, Answer, PartitionRuns, Query},
     session::Sessions,
     time::Clocks,
     topic::Topics,
@@ -51,10 +51,13 @@ use crate::watch::{Catalog, CatalogNode, CatalogTopic, PartitionState, WINDOW_RU
 pub use self::time::{Elapsed, WallTime};
 
 /// The newest level of entries this build applies. A node stops at an entry above it.
-pub const LEVEL: u32 = 1;
+pub const LEVEL: u32 = 2;
 
 /// Rows one query answers at most.
 pub const QUERY_RUNS_MAX: u32 = 4096;
+
+/// Partitions, producers or groups one query lists at most: a few hundred kilobytes.
+pub const QUERY_LISTED_MAX: u32 = 10_000;
 
 /// What a state begins with, once for every lineage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +159,12 @@ impl MetadataState {
                 effects.extend(applied.changed.into_iter().map(group_changed));
                 Reply::Group(applied.reply)
             }
+            Command::CreatePartitions(create) => {
+                Reply::PartitionsCreated(self.create_partitions(*create, effects))
+            }
+            Command::UnregisterNode { node } => {
+                Reply::NodeUnregistered(self.unregister_node(*node))
+            }
             Command::Tick => Reply::Done,
         }
     }
@@ -207,6 +216,25 @@ impl MetadataState {
         Ok(())
     }
 
+    fn create_partitions(
+        &mut self,
+        create: CreatePartitions,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), TopicRejected> {
+        if self.topics.grow(create.topic, create.partitions)? {
+            effects.push(Effect::TopicChanged(create.topic));
+        }
+        Ok(())
+    }
+
+    /// Agents only know nodes that live: nobody is told.
+    fn unregister_node(&mut self, node: NodeId) -> Result<(), NodeRejected> {
+        if self.sessions.live().any(|(_, session)| session.node == node) {
+            return Err(NodeRejected::Live);
+        }
+        if self.nodes.forget(node) { Ok(()) } else { Err(NodeRejected::Unknown) }
+    }
+
     /// Takes removed rows off their objects, and condemns those that are garbage now.
     fn release(&mut self, rows: impl Iterator<Item = Row>) {
         for row in rows {
@@ -227,6 +255,16 @@ impl MetadataState {
         let count = ProducerIds::BLOCK;
         Ok(ProducerIdBlock { first: self.producer_ids.allocate(), count })
     }
+}
+
+fn listed(limit: u32) -> usize {
+    limit.min(QUERY_LISTED_MAX) as usize
+}
+
+fn active_producer((producer, state): (ProducerId, &ProducerState)) -> Option<ActiveProducer> {
+    let last = state.batches.last()?;
+    let (last_sequence, last_timestamp) = (last.last, last.max_timestamp);
+    Some(ActiveProducer { producer, epoch: state.epoch, last_sequence, last_timestamp })
 }
 
 fn group_changed((group, version): (String, u64)) -> Effect {
@@ -250,6 +288,20 @@ impl MetadataState {
                 }))
             }
             Query::Group(query) => Answer::Group(self.groups.query(query)),
+            Query::Sizes { from, to, limit } => {
+                let logs = self.logs.range(*from, *to).take(listed(*limit));
+                Answer::Sizes(logs.map(|(at, log)| (at, log.record_bytes())).collect())
+            }
+            Query::Producers { partition, after, limit } => {
+                let exists = self.topics.has(*partition);
+                Answer::Producers(exists.then(|| {
+                    let states = self.producers.of_partition(*partition, *after);
+                    states.take(listed(*limit)).filter_map(active_producer).collect()
+                }))
+            }
+            Query::Groups { after, limit } => {
+                Answer::Groups(self.groups.listed(after.as_deref(), listed(*limit)))
+            }
         }
     }
 

@@ -351,8 +351,10 @@ impl MetadataNode {
     /// Dropping the future abandons the answer; the command may still be applied.
     pub async fn propose(&self, command: Command) -> Result<AppliedReply, CallError> {
         let sign = Sign::of_command(&command);
-        let changes_catalog =
-            matches!(command, Command::CreateTopic(_) | Command::DeleteTopic { .. });
+        let changes_catalog = matches!(
+            command,
+            Command::CreateTopic(_) | Command::DeleteTopic { .. } | Command::CreatePartitions(_)
+        );
         let applied = self.inner.proposer.propose(command).await?;
         if changes_catalog {
             self.told(applied.index).await;

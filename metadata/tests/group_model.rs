@@ -13,7 +13,7 @@ use aquifer_metadata::{
             GroupApplied, GroupSettings, Groups,
             command::{
                 CommitOffsets, CommittedOffset, GroupAction, GroupCommand, GroupReply, Join,
-                LeavingMember, Progress, RequestId, Sync,
+                LeavingMember, Progress, RequestId, Sync, TopicOffsets,
             },
             query::{GroupAnswer, GroupAsk, GroupQuery},
             types::{GenerationId, GroupRejected, JoinResult, MemberId, SyncResult},
@@ -50,6 +50,10 @@ enum Step {
     Expire { client: usize, stale: bool },
     /// Commits with the generation it knows.
     Commit(usize),
+    /// An operator deletes the group.
+    Delete,
+    /// An operator deletes an offset.
+    DeleteOffset { partition: i32 },
     /// Time passes.
     Pass(u64),
 }
@@ -66,6 +70,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => client().prop_map(Step::Restart),
         1 => (client(), any::<bool>()).prop_map(|(client, stale)| Step::Expire { client, stale }),
         3 => client().prop_map(Step::Commit),
+        1 => Just(Step::Delete),
+        1 => (0..6_i32).prop_map(|partition| Step::DeleteOffset { partition }),
         4 => (0..70_000_u64).prop_map(Step::Pass),
     ]
 }
@@ -131,6 +137,8 @@ impl World {
             Step::Restart(client) => self.clients[client] = Client::default(),
             Step::Expire { client, stale } => self.expire(client, stale),
             Step::Commit(client) => self.commit(client),
+            Step::Delete => self.delete(),
+            Step::DeleteOffset { partition } => self.delete_offset(partition),
             Step::Pass(millis) => self.pass(millis),
         }
     }
@@ -356,6 +364,44 @@ impl World {
         if reply == GroupReply::CommitOffsets(Ok(Vec::new())) {
             assert_eq!(generation.value(), self.generation, "an old generation committed");
         } else {
+            assert_eq!(before, self.ask(GroupAsk::Offsets { partitions: None }));
+        }
+    }
+
+    fn delete(&mut self) {
+        let before = self.groups.clone();
+        let known = match self.ask(GroupAsk::Describe) {
+            GroupAnswer::Described(found) => found,
+            other => panic!("{other:?}"),
+        };
+        if known.as_ref().is_some_and(|group| group.members.is_empty()) {
+            // What comes next is another group of the same name.
+            self.generation = 0;
+            self.leaders.clear();
+            self.assigned.clear();
+        }
+        let reply = self.apply(GroupAction::Delete);
+        match known {
+            None => assert_eq!(reply, GroupReply::Deleted(Err(GroupRejected::UnknownGroup))),
+            Some(group) if group.members.is_empty() => {
+                assert_eq!(reply, GroupReply::Deleted(Ok(())));
+                assert_eq!(self.ask(GroupAsk::Describe), GroupAnswer::Described(None));
+            }
+            Some(_) => {
+                assert_eq!(reply, GroupReply::Deleted(Err(GroupRejected::NonEmpty)));
+                assert_eq!(self.groups, before);
+            }
+        }
+    }
+
+    /// Members of this model say nothing that is a subscription: only an empty group lets go.
+    fn delete_offset(&mut self, index: i32) {
+        let topic = TopicId::from_bytes([1; 16]);
+        let partitions = vec![PartitionIndex::new(index)];
+        let topics = vec![TopicOffsets { topic, name: "t".to_owned(), partitions }];
+        let before = self.ask(GroupAsk::Offsets { partitions: None });
+        let reply = self.apply(GroupAction::DeleteOffsets { topics });
+        if reply != GroupReply::OffsetsDeleted(Ok(vec![false])) {
             assert_eq!(before, self.ask(GroupAsk::Offsets { partitions: None }));
         }
     }

@@ -10,16 +10,16 @@ use aquifer_metadata::{
     machine::{
         Genesis, MetadataState,
         command::{
-            Command, CommitPart, CreateTopic, Entry, HostPort, PartBatch, PartExtent, PartProducer,
-            RegisterSession, Stamp,
+            Command, CommitPart, CreatePartitions, CreateTopic, Entry, HostPort, PartBatch,
+            PartExtent, PartProducer, RegisterSession, Stamp,
         },
-        group::command::{CommitOffsets, CommittedOffset, GroupAction, GroupCommand},
+        group::command::{CommitOffsets, CommittedOffset, GroupAction, GroupCommand, TopicOffsets},
         group::types::MemberId,
     },
 };
 use aquifer_storage::model::{
-    CommitSeq, LeaderEpoch, Lineage, LogIndex, ObjectSeq, Offset, PartitionIndex, ProducerEpoch,
-    ProducerId, Sequence, SessionId, Timestamp, TopicId, TopicPartition,
+    CommitSeq, LeaderEpoch, Lineage, LogIndex, NodeId, ObjectSeq, Offset, PartitionIndex,
+    ProducerEpoch, ProducerId, Sequence, SessionId, Timestamp, TopicId, TopicPartition,
 };
 
 fn partition(index: i32) -> TopicPartition {
@@ -115,6 +115,30 @@ fn entry() -> Entry {
     }
 }
 
+/// Every command of level 2 that is of topics, nodes and groups.
+fn entry_of_level_2() -> Entry {
+    let group = |action| Command::Group(GroupCommand { group: "readers".into(), action });
+    let offsets = TopicOffsets {
+        topic: TopicId::from_bytes(*b"0123456789abcdef"),
+        name: "orders".into(),
+        partitions: vec![PartitionIndex::new(2), PartitionIndex::new(0)],
+    };
+    Entry {
+        stamp: Stamp { boot: 0xb007, mono_ms: 2000, wall_ms: 1_790_000_001_500 },
+        min_level: 2,
+        commands: vec![
+            Command::CreatePartitions(CreatePartitions {
+                topic: TopicId::from_bytes(*b"0123456789abcdef"),
+                partitions: 5,
+            }),
+            Command::FenceSession { session: SessionId::new(1) },
+            Command::UnregisterNode { node: NodeId::new(1) },
+            group(GroupAction::DeleteOffsets { topics: vec![offsets] }),
+            group(GroupAction::Delete),
+        ],
+    }
+}
+
 fn state() -> MetadataState {
     let lineage = Lineage { number: 3, nonce: 0x0123_4567_89ab_cdef };
     let mut state = MetadataState::new(Genesis { cluster_id: "golden".into(), lineage });
@@ -146,6 +170,25 @@ fn a_snapshot_of_version_1_reads_and_writes_as_ever() {
     let restored = decode_snapshot(&kept).unwrap();
     assert_eq!(restored.state_hash(), state().state_hash());
     assert_eq!(encode_snapshot(&restored), kept);
+    assert_eq!(bytes, kept);
+}
+
+#[test]
+fn an_entry_of_version_2_with_changes_of_topics_nodes_and_groups_reads_and_writes_as_ever() {
+    let bytes = encode_entry(&entry_of_level_2());
+    let kept = golden("entry-v2-admin.bin", &bytes);
+    assert_eq!(decode_entry(&kept), Ok(entry_of_level_2()));
+    assert_eq!(bytes, kept);
+}
+
+#[test]
+fn a_snapshot_of_version_2_with_a_forgotten_node_reads_and_writes_as_ever() {
+    let mut state = state();
+    state.apply(LogIndex::new(42), 5, &entry_of_level_2());
+    let bytes = encode_snapshot(&state);
+    let kept = golden("snapshot-v2-admin.bin", &bytes);
+    let restored = decode_snapshot(&kept).unwrap();
+    assert_eq!(restored.state_hash(), state.state_hash());
     assert_eq!(bytes, kept);
 }
 

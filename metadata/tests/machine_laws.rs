@@ -10,8 +10,9 @@ use aquifer_metadata::{
     machine::{
         Applied, Genesis, MetadataState,
         command::{
-            BatchOutcome, BatchRejected, Command, CommitPart, CommitReply, CreateTopic, Entry,
-            HostPort, PartBatch, PartExtent, PartProducer, RegisterSession, Reply, Stamp,
+            BatchOutcome, BatchRejected, Command, CommitPart, CommitReply, CreatePartitions,
+            CreateTopic, Entry, HostPort, PartBatch, PartExtent, PartProducer, RegisterSession,
+            Reply, Stamp,
         },
         effect::Effect,
         invariants,
@@ -19,8 +20,8 @@ use aquifer_metadata::{
     },
 };
 use aquifer_storage::model::{
-    CommitSeq, Lineage, LogIndex, ObjectSeq, Offset, PartitionIndex, ProducerEpoch, ProducerId,
-    Sequence, SessionId, Timestamp, TopicId, TopicPartition,
+    CommitSeq, Lineage, LogIndex, NodeId, ObjectSeq, Offset, PartitionIndex, ProducerEpoch,
+    ProducerId, Sequence, SessionId, Timestamp, TopicId, TopicPartition,
 };
 use proptest::prelude::*;
 
@@ -45,6 +46,8 @@ enum Step {
     Fence { session: u64 },
     DeleteTopic { topic: u8 },
     CreateTopic { topic: u8 },
+    CreatePartitions { topic: u8, count: u32 },
+    UnregisterNode { node: i32 },
     AllocateIds { session: u64 },
     Tick,
 }
@@ -78,6 +81,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => session.clone().prop_map(|session| Step::Fence { session }),
         1 => (0..TOPICS).prop_map(|topic| Step::DeleteTopic { topic }),
         1 => (0..TOPICS).prop_map(|topic| Step::CreateTopic { topic }),
+        2 => (0..TOPICS, 1..4_u32)
+            .prop_map(|(topic, count)| Step::CreatePartitions { topic, count }),
+        1 => (0..4_i32).prop_map(|node| Step::UnregisterNode { node }),
         2 => session.prop_map(|session| Step::AllocateIds { session }),
         2 => Just(Step::Tick),
     ]
@@ -101,6 +107,13 @@ fn history() -> impl Strategy<Value = Vec<Command>> {
                 Step::CreateTopic { topic: n } => {
                     recreated += 1; // The old name under a new id.
                     create(topic(recreated), n)
+                }
+                Step::CreatePartitions { topic: n, count: partitions } => {
+                    let topic = topic(n);
+                    Command::CreatePartitions(CreatePartitions { topic, partitions })
+                }
+                Step::UnregisterNode { node } => {
+                    Command::UnregisterNode { node: NodeId::new(node) }
                 }
                 Step::AllocateIds { session } => {
                     Command::AllocateProducerIds { session: SessionId::new(session) }
@@ -331,7 +344,7 @@ fn covers(node: &Node, partition: TopicPartition, batches: &[Written]) -> bool {
 
 fn partitions() -> impl Iterator<Item = TopicPartition> {
     (0..TOPICS).flat_map(|n| {
-        [0, 1]
+        [0, 1, 2]
             .map(|index| TopicPartition { topic: topic(n), partition: PartitionIndex::new(index) })
     })
 }
@@ -383,6 +396,12 @@ proptest! {
             prop_assert_eq!(state.pointers.high_watermark.value(), next);
             let batches = written.remove(&partition).unwrap_or_default();
             prop_assert!(covers(&node, partition, &batches), "{:?}: {:?}", partition, batches);
+            let (from, to, limit) = (partition, partition, 1);
+            let bytes: u64 = match node.state.query(&Query::Sizes { from, to, limit }) {
+                Answer::Sizes(sizes) => sizes.iter().map(|(_, bytes)| bytes).sum(),
+                other => panic!("{other:?}"),
+            };
+            prop_assert_eq!(bytes, 100 * batches.len() as u64);
         }
     }
 

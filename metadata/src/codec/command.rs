@@ -1,6 +1,6 @@
 //! Entries and their commands.
 
-use aquifer_storage::model::{SessionId, TopicId};
+use aquifer_storage::model::{NodeId, SessionId, TopicId};
 use bytes::Bytes;
 use prost::Message;
 
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     machine::{
         LEVEL,
-        command::{Command, CreateTopic, Entry, RegisterSession, Stamp},
+        command::{Command, CreatePartitions, CreateTopic, Entry, RegisterSession, Stamp},
         topic::PARTITIONS_MAX,
     },
     proto::{self, command::Command as Kind},
@@ -101,6 +101,13 @@ pub fn command_to_proto(command: &Command) -> proto::Command {
             Kind::AllocateProducerIds(proto::AllocateProducerIds { session: session.value() })
         }
         Command::Group(command) => Kind::Group(group::command_to_proto(command)),
+        Command::CreatePartitions(create) => Kind::CreatePartitions(proto::CreatePartitions {
+            topic: topic_to_proto(create.topic),
+            partitions: create.partitions,
+        }),
+        Command::UnregisterNode { node } => {
+            Kind::UnregisterNode(proto::UnregisterNode { node_id: node.value() })
+        }
         Command::Tick => Kind::Tick(proto::Tick {}),
     };
     proto::Command { command: Some(kind) }
@@ -126,8 +133,21 @@ pub fn command_from_proto(command: proto::Command) -> Result<Command, CodecError
             Command::AllocateProducerIds { session: SessionId::new(allocate.session) }
         }
         Kind::Group(command) => Command::Group(group::command_from_proto(command)?),
+        Kind::CreatePartitions(create) => {
+            let partitions = partition_count(create.partitions)?;
+            let topic = topic_from_proto(&create.topic)?;
+            Command::CreatePartitions(CreatePartitions { topic, partitions })
+        }
+        Kind::UnregisterNode(unregister) => {
+            Command::UnregisterNode { node: NodeId::new(unregister.node_id) }
+        }
         Kind::Tick(proto::Tick {}) => Command::Tick,
     })
+}
+
+fn partition_count(count: u32) -> Result<u32, CodecError> {
+    let is_sane = 0 < count && u64::from(count) <= PARTITIONS_MAX;
+    if is_sane { Ok(count) } else { Err(CodecError::Invalid("partition count")) }
 }
 
 fn create_topic_from_proto(create: proto::CreateTopic) -> Result<CreateTopic, CodecError> {
@@ -135,9 +155,7 @@ fn create_topic_from_proto(create: proto::CreateTopic) -> Result<CreateTopic, Co
     if topic == TopicId::ZERO {
         return Err(CodecError::Invalid("topic id"));
     }
-    if create.partitions == 0 || u64::from(create.partitions) > PARTITIONS_MAX {
-        return Err(CodecError::Invalid("partition count"));
-    }
+    let partitions = partition_count(create.partitions)?;
     let configs = configs_from_proto(create.configs)?;
     for key in configs.keys() {
         if key.len() > NAME_BYTES_MAX {
@@ -147,7 +165,7 @@ fn create_topic_from_proto(create: proto::CreateTopic) -> Result<CreateTopic, Co
     Ok(CreateTopic {
         topic,
         name: name(create.name, "topic name", TOPIC_NAME_BYTES_MAX)?,
-        partitions: create.partitions,
+        partitions,
         replication_factor: narrow(create.replication_factor, "replication factor")?,
         configs,
     })

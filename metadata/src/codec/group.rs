@@ -1,5 +1,6 @@
 //! Messages of classic groups. The snapshot is in [`snapshot`].
 
+mod administration;
 mod snapshot;
 
 use aquifer_storage::model::{LeaderEpoch, PartitionIndex, SessionId, TopicPartition};
@@ -51,6 +52,10 @@ pub fn command_to_proto(command: &GroupCommand) -> proto::GroupCommand {
                 judged: *judged,
             })
         }
+        GroupAction::Delete => ActionKind::Delete(proto::GroupDone {}),
+        GroupAction::DeleteOffsets { topics } => {
+            ActionKind::DeleteOffsets(administration::delete_offsets_to_proto(topics))
+        }
     };
     proto::GroupCommand { group: command.group.clone(), action: Some(action) }
 }
@@ -74,6 +79,10 @@ pub fn command_from_proto(command: proto::GroupCommand) -> Result<GroupCommand, 
             member: MemberId::new(expire.member),
             judged: expire.judged,
         },
+        ActionKind::Delete(proto::GroupDone {}) => GroupAction::Delete,
+        ActionKind::DeleteOffsets(delete) => GroupAction::DeleteOffsets {
+            topics: administration::delete_offsets_from_proto(delete)?,
+        },
     };
     Ok(GroupCommand { group: command.group, action })
 }
@@ -92,6 +101,13 @@ pub fn reply_to_proto(reply: &GroupReply) -> proto::GroupReply {
             ReplyKind::CommitOffsets(proto::GroupCommitOutcome { gone, rejected })
         }
         GroupReply::Done => ReplyKind::Done(proto::GroupDone {}),
+        GroupReply::Deleted(result) => ReplyKind::Deleted(check_to_proto(result)),
+        GroupReply::OffsetsDeleted(result) => {
+            ReplyKind::OffsetsDeleted(proto::GroupOffsetsDeleted {
+                subscribed: result.as_ref().ok().cloned().unwrap_or_default(),
+                rejected: result.as_ref().err().map(rejected_to_proto),
+            })
+        }
     };
     proto::GroupReply { reply: Some(reply) }
 }
@@ -113,6 +129,11 @@ pub fn reply_from_proto(reply: proto::GroupReply) -> Result<GroupReply, CodecErr
             }
         }),
         ReplyKind::Done(proto::GroupDone {}) => GroupReply::Done,
+        ReplyKind::Deleted(outcome) => GroupReply::Deleted(check_from_proto(outcome)?),
+        ReplyKind::OffsetsDeleted(outcome) => GroupReply::OffsetsDeleted(match outcome.rejected {
+            Some(rejected) => Err(rejected_from_proto(rejected)?),
+            None => Ok(outcome.subscribed),
+        }),
     })
 }
 
@@ -138,6 +159,7 @@ pub fn query_to_proto(query: &GroupQuery) -> proto::GroupQuery {
                 generation: generation.value(),
             })
         }
+        GroupAsk::Describe => AskKind::Describe(proto::GroupDone {}),
     };
     proto::GroupQuery { group: query.group.clone(), ask: Some(ask) }
 }
@@ -163,6 +185,7 @@ pub fn query_from_proto(query: proto::GroupQuery) -> Result<GroupQuery, CodecErr
             instance: ask.instance,
             generation: GenerationId::new(ask.generation),
         },
+        AskKind::Describe(proto::GroupDone {}) => GroupAsk::Describe,
     };
     Ok(GroupQuery { group: query.group, ask })
 }
@@ -176,6 +199,9 @@ pub fn answer_to_proto(answer: &GroupAnswer) -> proto::GroupAnswer {
             AnswerKind::Offsets(proto::GroupOffsets { offsets: offsets_to_proto(offsets) })
         }
         GroupAnswer::Heartbeat(result) => AnswerKind::Heartbeat(check_to_proto(result)),
+        GroupAnswer::Described(found) => AnswerKind::Described(proto::GroupDescribed {
+            found: found.as_ref().map(administration::description_to_proto),
+        }),
     };
     proto::GroupAnswer { answer: Some(answer) }
 }
@@ -187,6 +213,10 @@ pub fn answer_from_proto(answer: proto::GroupAnswer) -> Result<GroupAnswer, Code
         AnswerKind::Sync(outcome) => GroupAnswer::Sync(sync_answer_from_proto(outcome)?),
         AnswerKind::Offsets(offsets) => GroupAnswer::Offsets(offsets_from_proto(offsets.offsets)?),
         AnswerKind::Heartbeat(outcome) => GroupAnswer::Heartbeat(check_from_proto(outcome)?),
+        AnswerKind::Described(answer) => {
+            let found = answer.found.map(administration::description_from_proto).transpose()?;
+            GroupAnswer::Described(found)
+        }
     })
 }
 
@@ -372,6 +402,7 @@ fn rejected_to_proto(rejected: &GroupRejected) -> proto::GroupRejection {
         GroupRejected::UnknownGroup => Rejection::UnknownGroup,
         GroupRejected::GroupFull => Rejection::GroupFull,
         GroupRejected::InvalidSessionTimeout => Rejection::InvalidSessionTimeout,
+        GroupRejected::NonEmpty => Rejection::NonEmpty,
     };
     let member = match rejected {
         GroupRejected::MemberIdRequired(member) => text(member),
@@ -394,6 +425,7 @@ fn rejected_from_proto(rejected: proto::GroupRejection) -> Result<GroupRejected,
         Rejection::UnknownGroup => GroupRejected::UnknownGroup,
         Rejection::GroupFull => GroupRejected::GroupFull,
         Rejection::InvalidSessionTimeout => GroupRejected::InvalidSessionTimeout,
+        Rejection::NonEmpty => GroupRejected::NonEmpty,
     })
 }
 

@@ -1,9 +1,9 @@
 //! Reads and their answers, and the rows and pointers that watches carry too.
 
-use aquifer_storage::model::{LeaderEpoch, OffsetRange, Timestamp};
+use aquifer_storage::model::{LeaderEpoch, OffsetRange, ProducerId, Timestamp};
 
 use super::{
-    CodecError, group, object_from_proto, object_to_proto, offset, partition_from_proto,
+    CodecError, admin, group, object_from_proto, object_to_proto, offset, partition_from_proto,
     partition_to_proto,
 };
 use crate::{
@@ -23,6 +23,21 @@ pub fn query_to_proto(query: &Query) -> proto::Query {
             limit: *limit,
         }),
         Query::Group(query) => QueryKind::Group(group::query_to_proto(query)),
+        Query::Sizes { from, to, limit } => QueryKind::Sizes(proto::SizesQuery {
+            from: Some(admin::partition_to_proto(*from)),
+            to: Some(admin::partition_to_proto(*to)),
+            limit: *limit,
+        }),
+        Query::Producers { partition, after, limit } => {
+            QueryKind::Producers(proto::ProducersQuery {
+                partition: Some(admin::partition_to_proto(*partition)),
+                after: after.map(ProducerId::value),
+                limit: *limit,
+            })
+        }
+        Query::Groups { after, limit } => {
+            QueryKind::Groups(proto::GroupsQuery { after: after.clone(), limit: *limit })
+        }
     };
     proto::Query { query: Some(kind) }
 }
@@ -36,6 +51,17 @@ pub fn query_from_proto(query: proto::Query) -> Result<Query, CodecError> {
             limit: runs.limit,
         },
         QueryKind::Group(query) => Query::Group(group::query_from_proto(query)?),
+        QueryKind::Sizes(sizes) => Query::Sizes {
+            from: admin::partition_from_proto(sizes.from)?,
+            to: admin::partition_from_proto(sizes.to)?,
+            limit: sizes.limit,
+        },
+        QueryKind::Producers(producers) => Query::Producers {
+            partition: admin::partition_from_proto(producers.partition)?,
+            after: producers.after.map(ProducerId::new),
+            limit: producers.limit,
+        },
+        QueryKind::Groups(groups) => Query::Groups { after: groups.after, limit: groups.limit },
     })
 }
 
@@ -49,6 +75,11 @@ pub fn answer_to_proto(answer: &Answer) -> proto::Answer {
             }),
         }),
         Answer::Group(answer) => AnswerKind::Group(group::answer_to_proto(answer)),
+        Answer::Sizes(sizes) => AnswerKind::Sizes(admin::sizes_to_proto(sizes)),
+        Answer::Producers(producers) => {
+            AnswerKind::Producers(admin::producers_to_proto(producers.as_deref()))
+        }
+        Answer::Groups(groups) => AnswerKind::Groups(admin::groups_to_proto(groups)),
     };
     proto::Answer { answer: Some(kind) }
 }
@@ -64,6 +95,9 @@ pub fn answer_from_proto(answer: proto::Answer) -> Result<Answer, CodecError> {
             }))
         }
         AnswerKind::Group(answer) => Answer::Group(group::answer_from_proto(answer)?),
+        AnswerKind::Sizes(sizes) => Answer::Sizes(admin::sizes_from_proto(sizes)?),
+        AnswerKind::Producers(answer) => Answer::Producers(admin::producers_from_proto(answer)?),
+        AnswerKind::Groups(groups) => Answer::Groups(admin::groups_from_proto(groups)?),
     })
 }
 

@@ -4,7 +4,7 @@ use aquifer_storage::model::{CommitSeq, LogIndex, ProducerId, SessionId, Timesta
 use bytes::Bytes;
 
 use super::{
-    CodecError,
+    CodecError, admin,
     column::{Column, timestamp_step},
     group, node_id, topic_from_proto, topic_to_proto,
 };
@@ -64,6 +64,12 @@ pub fn reply_to_proto(reply: &Reply) -> proto::Reply {
             }),
         }),
         Reply::Group(reply) => Kind::Group(group::reply_to_proto(reply)),
+        Reply::PartitionsCreated(outcome) => {
+            Kind::PartitionsCreated(topic_outcome_to_proto(outcome.as_ref().map(|()| Bytes::new())))
+        }
+        Reply::NodeUnregistered(outcome) => {
+            Kind::NodeUnregistered(admin::node_outcome_to_proto(*outcome))
+        }
     };
     proto::Reply { reply: Some(kind) }
 }
@@ -88,6 +94,12 @@ pub fn reply_from_proto(reply: proto::Reply) -> Result<Reply, CodecError> {
         }
         Kind::ProducerIds(outcome) => Reply::ProducerIds(producer_ids_from_proto(outcome)?),
         Kind::Group(reply) => Reply::Group(group::reply_from_proto(reply)?),
+        Kind::PartitionsCreated(outcome) => {
+            Reply::PartitionsCreated(topic_outcome_from_proto(outcome)?.map(drop))
+        }
+        Kind::NodeUnregistered(outcome) => {
+            Reply::NodeUnregistered(admin::node_outcome_from_proto(&outcome)?)
+        }
     })
 }
 

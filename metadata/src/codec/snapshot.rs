@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     machine::{
-        Elapsed, Genesis, LEVEL, MetadataState, invariants, object::ObjectId,
-        producer::ProducerIds, time::Clocks,
+        Elapsed, Genesis, MetadataState, invariants, object::ObjectId, producer::ProducerIds,
+        time::Clocks,
     },
     proto,
 };
@@ -189,8 +189,11 @@ fn read_row(state: &mut MetadataState, tag: u32, bytes: &[u8]) -> Result<(), Cod
 }
 
 fn header_to_proto(state: &MetadataState) -> proto::SnapshotHeader {
+    let last_node = state.nodes.last();
+    // Counted by builds of level 1, which would give an id twice.
+    let has_gaps = usize::try_from(last_node.value()) != Ok(state.nodes.iter().count());
     proto::SnapshotHeader {
-        min_level: LEVEL,
+        min_level: if has_gaps { 2 } else { 1 },
         cluster_id: state.genesis.cluster_id.clone(),
         lineage: Some(lineage_to_proto(state.genesis.lineage)),
         index: state.index.value(),
@@ -200,6 +203,7 @@ fn header_to_proto(state: &MetadataState) -> proto::SnapshotHeader {
         last_session: state.sessions.last().value(),
         next_producer_id: state.producer_ids.next().value(),
         next_object_id: state.objects.next_id().0,
+        last_node_id: has_gaps.then_some(last_node.value()),
     }
 }
 
@@ -216,5 +220,8 @@ fn header_from_proto(header: proto::SnapshotHeader) -> Result<MetadataState, Cod
     state.producer_ids = ProducerIds::restore(ProducerId::new(header.next_producer_id));
     state.sessions.restore_last(SessionId::new(header.last_session));
     state.objects.restore_next_id(ObjectId(header.next_object_id));
+    if let Some(last) = header.last_node_id {
+        state.nodes.restore_last(node_id(last)?);
+    }
     Ok(state)
 }

@@ -72,8 +72,9 @@ fn an_entry_survives_the_round_trip() {
 
 #[test]
 fn an_entry_above_our_level_is_told_apart_from_damage() {
-    let newer = Entry { min_level: 2, ..Entry::default() };
-    let refused = CodecError::LevelTooHigh { level: 2, supported: 1 };
+    let supported = crate::machine::LEVEL;
+    let newer = Entry { min_level: supported + 1, ..Entry::default() };
+    let refused = CodecError::LevelTooHigh { level: supported + 1, supported };
     assert_eq!(decode_entry(&encode_entry(&newer)), Err(refused));
 }
 

@@ -11,7 +11,7 @@ use aquifer_storage::model::{
     Timestamp, TopicId, TopicPartition,
 };
 
-pub use super::group::command::{GroupCommand, GroupReply};
+pub use super::group::command::{GroupAction, GroupCommand, GroupReply};
 
 /// The two clocks of the proposing leader, from which apply derives [`super::Elapsed`] and
 /// [`super::WallTime`].
@@ -62,6 +62,13 @@ pub enum Command {
     },
     /// A command to one group's coordinator.
     Group(GroupCommand),
+    /// Gives a topic more partitions.
+    CreatePartitions(CreatePartitions),
+    /// Forgets the id and the address of a node that lives no more.
+    UnregisterNode {
+        /// The node.
+        node: NodeId,
+    },
     /// Lets elapsed time pass so that deadlines fall due. Proposed only while one is pending.
     Tick,
 }
@@ -83,6 +90,35 @@ pub enum Reply {
     ProducerIds(Result<ProducerIdBlock, SessionFenced>),
     /// To `Group`.
     Group(GroupReply),
+    /// To `CreatePartitions`.
+    PartitionsCreated(Result<(), TopicRejected>),
+    /// To `UnregisterNode`.
+    NodeUnregistered(Result<(), NodeRejected>),
+}
+
+impl Command {
+    /// The lowest [`super::LEVEL`] whose builds know the command: the `min_level` of an entry is
+    /// at least that of each of its commands.
+    pub fn level(&self) -> u32 {
+        match self {
+            Self::CreatePartitions(_) | Self::UnregisterNode { .. } => 2,
+            Self::Group(command) => match command.action {
+                GroupAction::Delete | GroupAction::DeleteOffsets { .. } => 2,
+                GroupAction::Join(_)
+                | GroupAction::Sync(_)
+                | GroupAction::Leave { .. }
+                | GroupAction::CommitOffsets(_)
+                | GroupAction::ExpireMember { .. } => 1,
+            },
+            Self::RegisterSession(_)
+            | Self::FenceSession { .. }
+            | Self::Commit(_)
+            | Self::CreateTopic(_)
+            | Self::DeleteTopic { .. }
+            | Self::AllocateProducerIds { .. }
+            | Self::Tick => 1,
+        }
+    }
 }
 
 /// Starts a session. A retry with the same `request` returns the first answer while that session
@@ -250,6 +286,25 @@ pub struct CreateTopic {
     pub replication_factor: u16,
     /// Overrides, validated.
     pub configs: BTreeMap<String, String>,
+}
+
+/// Gives a topic more partitions: it has at least so many afterwards. Whoever asks saw that it had
+/// fewer, so one that has them by now answers `Ok`: a retry, or somebody else at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreatePartitions {
+    /// The topic.
+    pub topic: TopicId,
+    /// How many it has afterwards, at least 1.
+    pub partitions: u32,
+}
+
+/// Why a node was not unregistered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeRejected {
+    /// No such node.
+    Unknown,
+    /// An agent of this node lives.
+    Live,
 }
 
 /// Why a topic command was refused.

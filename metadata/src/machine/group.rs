@@ -7,26 +7,31 @@
 //! proposes to expire who is silent, naming the touch it judged.
 //!
 //! # Invariants
-//! - Generations of a group grow; a generation has one leader, one protocol and one assignment.
+//! - Generations of a group grow until it is deleted; a generation has one leader, one protocol and one assignment.
 //! - A version never falls, also not when a group is removed and made again.
 //! - Deadlines are elapsed time and data: nothing happens between two commands or ticks.
 //!
 //! # Not here
 //! Kafka's error codes and versions (the agent), member liveness (the leader), expiry of offsets.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{
+    ops::{Bound, RangeInclusive},
+    sync::Arc,
+};
 
 use aquifer_storage::model::{TopicId, TopicPartition};
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 
 use self::{
+    administration::refuse_absent,
     command::{GroupAction, GroupCommand, GroupReply},
-    query::{GroupAnswer, GroupAsk, GroupQuery},
+    query::{GroupAnswer, GroupAsk, GroupListed, GroupQuery},
     state::{Group, Moment},
     types::{GroupRejected, MemberId},
 };
 use super::time::{Elapsed, WallTime};
 
+mod administration;
 pub mod command;
 mod invariants;
 mod membership;
@@ -152,6 +157,13 @@ impl Groups {
                 group.expire_member(member, *judged, &mut moment);
                 GroupReply::Done
             }
+            GroupAction::Delete | GroupAction::DeleteOffsets { .. } if known.is_none() => {
+                refuse_absent(&command.action)
+            }
+            GroupAction::Delete => GroupReply::Deleted(group.delete(&mut moment)),
+            GroupAction::DeleteOffsets { topics } => {
+                GroupReply::OffsetsDeleted(group.delete_offsets(topics))
+            }
         };
         group.tick(&mut moment);
         self.counter = moment.counter;
@@ -207,7 +219,23 @@ impl Groups {
             GroupAsk::Heartbeat { member, instance, generation } => {
                 GroupAnswer::Heartbeat(group.heartbeat(member, instance.as_deref(), *generation))
             }
+            GroupAsk::Describe => {
+                let found = self.groups.get(query.group.as_str());
+                GroupAnswer::Described(found.map(|group| group.describe()))
+            }
         }
+    }
+
+    /// Groups behind `after`, ascending, at most `limit`.
+    pub fn listed(&self, after: Option<&str>, limit: usize) -> Vec<GroupListed> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let groups = self.groups.range::<str, _>((start, Bound::Unbounded));
+        let one = |(name, group): (&Arc<str>, &Arc<Group>)| GroupListed {
+            group: name.to_string(),
+            state: group.state(),
+            protocol_type: group.protocol_type.clone(),
+        };
+        groups.take(limit).map(one).collect()
     }
 
     /// The version of a group: moves whenever a parked join or sync may have become answerable,

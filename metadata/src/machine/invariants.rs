@@ -16,7 +16,7 @@ type Invariant = (&'static str, fn(&MetadataState) -> bool);
 const INVARIANTS: [Invariant; 12] = [
     ("pointers are ordered and only existing partitions have a log", pointers_are_ordered),
     ("rows are contiguous up to the high watermark", rows_are_contiguous),
-    ("pages are full in order and know their newest timestamp", pages_are_sound),
+    ("pages are full in order and know their newest timestamp and their bytes", pages_are_sound),
     ("an object's live runs are the rows that name it", live_runs_equal_rows),
     ("an object has one id and an id one object", objects_have_one_id),
     ("only unused objects that nobody can name are condemned", condemned_are_unused),
@@ -57,6 +57,7 @@ fn pages_are_sound(state: &MetadataState) -> bool {
             && rows.len() == page.row_count()
             && rows.len() <= PAGE_ROWS_MAX
             && newest == Some(page.max_timestamp())
+            && page.record_bytes() == rows.iter().map(|row| u64::from(row.length)).sum::<u64>()
     })
 }
 
@@ -119,9 +120,11 @@ fn ids_are_above_all_used(state: &MetadataState) -> bool {
     let last = state.sessions.last();
     let nodes = state.nodes.iter().count();
     let node_ids: BTreeSet<_> = state.nodes.iter().map(|(_, id)| id).collect();
-    let is_dense = node_ids.len() == nodes
-        && node_ids.last().is_none_or(|id| usize::try_from(id.value()) == Ok(nodes));
-    state.sessions.iter().all(|(id, _)| id <= last) && is_dense
+    let are_given = node_ids.len() == nodes
+        && node_ids.last().is_none_or(|id| *id <= state.nodes.last())
+        && node_ids.first().is_none_or(|id| 1 <= id.value());
+    let live_are_known = state.sessions.live().all(|(_, session)| node_ids.contains(&session.node));
+    state.sessions.iter().all(|(id, _)| id <= last) && are_given && live_are_known
 }
 
 fn results_are_of_the_past(state: &MetadataState) -> bool {

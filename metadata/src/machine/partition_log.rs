@@ -191,6 +191,12 @@ impl PartitionLog {
             .chain(self.tail[start..].iter().copied())
     }
 
+    /// Bytes of the batches that its rows cover.
+    pub fn record_bytes(&self) -> u64 {
+        let sealed: u64 = self.pages.values().map(|page| page.record_bytes()).sum();
+        sealed + self.tail.iter().map(|row| u64::from(row.length)).sum::<u64>()
+    }
+
     /// All rows.
     pub fn rows(&self) -> impl Iterator<Item = Row> {
         self.rows_from(Offset::ZERO)
@@ -250,6 +256,17 @@ impl PartitionLogs {
             self.logs.remove_mut(partition);
         }
         removed.into_iter().map(|(_, log)| log).collect()
+    }
+
+    /// Logs from partition `from` to `to`, both included.
+    pub fn range(
+        &self,
+        from: TopicPartition,
+        to: TopicPartition,
+    ) -> impl Iterator<Item = (TopicPartition, &PartitionLog)> {
+        // Empty, not a panic, where a caller has them the wrong way round.
+        let range = (from <= to).then(|| self.logs.range(from..=to));
+        range.into_iter().flatten().map(|(partition, log)| (*partition, log))
     }
 
     /// Every log, by partition.

@@ -12,7 +12,7 @@
 //! # Not here
 //! Transactional epochs, which hold for every partition at once.
 
-use std::time::Duration;
+use std::{ops::Bound, time::Duration};
 
 use aquifer_storage::{
     model::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp, TopicId, TopicPartition},
@@ -202,6 +202,23 @@ impl Producers {
             }
             self.states.remove_mut(&key);
         }
+    }
+
+    /// States of one partition with a producer above `after`, ascending.
+    pub fn of_partition(
+        &self,
+        partition: TopicPartition,
+        after: Option<ProducerId>,
+    ) -> impl Iterator<Item = (ProducerId, &ProducerState)> {
+        let start = match after {
+            Some(after) => Bound::Excluded((partition, after)),
+            None => Bound::Included((partition, ProducerId::new(i64::MIN))),
+        };
+        let end = Bound::Included((partition, ProducerId::new(i64::MAX)));
+        // A range from behind the last id on would panic.
+        let exists = after.is_none_or(|after| after.value() < i64::MAX);
+        let states = exists.then(|| self.states.range((start, end)));
+        states.into_iter().flatten().map(|((_, producer), state)| (*producer, state))
     }
 
     /// Every state, by partition and producer.

@@ -1,9 +1,11 @@
 //! Reads of the replicated state, answered at one applied index.
 
-use aquifer_storage::model::{Offset, TopicPartition};
+use aquifer_storage::model::{
+    Offset, ProducerEpoch, ProducerId, Sequence, Timestamp, TopicPartition,
+};
 
 use super::effect::{Pointers, Run};
-pub use super::group::query::{GroupAnswer, GroupQuery};
+pub use super::group::query::{GroupAnswer, GroupListed, GroupQuery};
 
 /// A question to the state machine.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +21,31 @@ pub enum Query {
     },
     /// A question to one group's coordinator.
     Group(GroupQuery),
+    /// How much partitions hold that hold anything, from one to another.
+    Sizes {
+        /// The first.
+        from: TopicPartition,
+        /// The last, included.
+        to: TopicPartition,
+        /// At most this many.
+        limit: u32,
+    },
+    /// What is remembered of a partition's producers.
+    Producers {
+        /// The partition.
+        partition: TopicPartition,
+        /// Only those with a larger id.
+        after: Option<ProducerId>,
+        /// At most this many.
+        limit: u32,
+    },
+    /// Which groups there are.
+    Groups {
+        /// Only those behind this one.
+        after: Option<String>,
+        /// At most this many.
+        limit: u32,
+    },
 }
 
 /// The answer to a [`Query`].
@@ -28,6 +55,26 @@ pub enum Answer {
     Runs(Option<PartitionRuns>),
     /// To `Group`.
     Group(GroupAnswer),
+    /// To `Sizes`: bytes of record batches, ascending by partition. Fewer than the limit is all.
+    Sizes(Vec<(TopicPartition, u64)>),
+    /// To `Producers`, ascending; `None` when the partition does not exist. Fewer than the limit is
+    /// all.
+    Producers(Option<Vec<ActiveProducer>>),
+    /// To `Groups`, ascending. Fewer than the limit is all.
+    Groups(Vec<GroupListed>),
+}
+
+/// A producer on a partition, as remembered for deduplication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// Its id.
+    pub producer: ProducerId,
+    /// The newest epoch seen.
+    pub epoch: ProducerEpoch,
+    /// Sequence of its last record.
+    pub last_sequence: Sequence,
+    /// Largest timestamp of its last batch.
+    pub last_timestamp: Timestamp,
 }
 
 /// Rows and pointers of a partition, of one applied index.

@@ -49,7 +49,9 @@ impl Topics {
     /// Creates a topic. `Ok(true)` when it is new, `Ok(false)` on a retry.
     pub fn create(&mut self, create: &CreateTopic) -> Result<bool, TopicRejected> {
         if let Some(existing) = self.by_id.get(&create.topic) {
-            let is_retry = **existing == catalog_topic(create);
+            // It may have grown since.
+            let asked = CatalogTopic { partitions: existing.partitions, ..catalog_topic(create) };
+            let is_retry = create.partitions <= existing.partitions && **existing == asked;
             return if is_retry { Ok(false) } else { Err(TopicRejected::IdReused) };
         }
         if create.topic == TopicId::ZERO || self.deleted.contains_key(&create.topic) {
@@ -67,6 +69,22 @@ impl Topics {
             return Err(TopicRejected::TooManyPartitions);
         }
         self.restore(catalog_topic(create));
+        Ok(true)
+    }
+
+    /// Gives a topic partitions up to `count`. `Ok(false)` when it has as many.
+    pub fn grow(&mut self, topic: TopicId, count: u32) -> Result<bool, TopicRejected> {
+        let existing = self.by_id.get(&topic).ok_or(TopicRejected::Unknown)?;
+        if count <= existing.partitions {
+            return Ok(false);
+        }
+        let partition_count = self.partition_count + u64::from(count - existing.partitions);
+        if partition_count > PARTITIONS_MAX {
+            return Err(TopicRejected::TooManyPartitions);
+        }
+        let grown = CatalogTopic { partitions: count, ..CatalogTopic::clone(existing) };
+        self.by_id.insert_mut(topic, Arc::new(grown));
+        self.partition_count = partition_count;
         Ok(true)
     }
 

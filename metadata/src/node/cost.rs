@@ -42,10 +42,15 @@ impl Cost {
                 let touches = (create.partitions as usize).min(ENTRY_TOUCHES_MAX);
                 Self { touches, ..Self::bytes(create.name.len() + configs) }
             }
+            Command::CreatePartitions(create) => {
+                let touches = (create.partitions as usize).min(ENTRY_TOUCHES_MAX);
+                Self { touches, ..Self::bytes(0) }
+            }
             Command::Group(group) => Self::of_group(group),
             Command::FenceSession { .. }
             | Command::DeleteTopic { .. }
             | Command::AllocateProducerIds { .. }
+            | Command::UnregisterNode { .. }
             | Command::Tick => Self::bytes(0),
         }
     }
@@ -96,6 +101,12 @@ impl Cost {
                 (offsets + ids, commit.offsets.len())
             }
             GroupAction::ExpireMember { member, .. } => (member.as_str().len(), 0),
+            GroupAction::Delete => (0, 0),
+            GroupAction::DeleteOffsets { topics } => {
+                let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
+                let names: usize = topics.iter().map(|topic| topic.name.len()).sum();
+                (names + (topics.len() + partitions) * ELEMENT_BYTES, partitions)
+            }
         };
         Self { touches, ..Self::bytes(command.group.len() + action) }
     }

@@ -24,10 +24,7 @@ use super::{NodeMetrics, cost::Cost, health::has_space, leadership::Leadership};
 use crate::{
     client::CallError,
     codec,
-    machine::{
-        LEVEL,
-        command::{AppliedReply, Command, Entry, Stamp},
-    },
+    machine::command::{AppliedReply, Command, Entry, Stamp},
     raft::{EncodedEntry, EntryReply, RaftHandle, own_entries::OwnEntries},
     wal::{Wal, WalError},
 };
@@ -270,7 +267,8 @@ impl ProposerTask {
             mono_ms: self.seams.clock.mono().since_zero().as_millis() as u64,
             wall_ms: self.seams.clock.wall().millis(),
         };
-        let entry = Entry { stamp, min_level: LEVEL, commands };
+        let min_level = commands.iter().map(Command::level).max().unwrap_or_default();
+        let entry = Entry { stamp, min_level, commands };
         let encoded = codec::encode_entry(&entry);
         let guessed = self.guess(&entry, under_way);
         let bytes = encoded.len();

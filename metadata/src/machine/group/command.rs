@@ -1,7 +1,9 @@
 //! Commands to a classic group's coordinator and their replies. Joining and syncing never wait
 //! here: the reply says "pending", the agent waits for the group's version to move and asks again.
 
-use aquifer_storage::model::{LeaderEpoch, Offset, PartitionIndex, SessionId, TopicPartition};
+use aquifer_storage::model::{
+    LeaderEpoch, Offset, PartitionIndex, SessionId, TopicId, TopicPartition,
+};
 use bytes::Bytes;
 
 use super::types::{GenerationId, GroupRejected, JoinResult, MemberId, SyncResult};
@@ -36,6 +38,24 @@ pub enum GroupAction {
         /// The member's `touched` version that was judged; no effect when it has moved.
         judged: u64,
     },
+    /// The group is forgotten, with its offsets.
+    Delete,
+    /// Committed offsets are forgotten.
+    DeleteOffsets {
+        /// Which.
+        topics: Vec<TopicOffsets>,
+    },
+}
+
+/// Offsets of one topic that are to be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicOffsets {
+    /// The topic.
+    pub topic: TopicId,
+    /// Its name, by which members subscribe.
+    pub name: String,
+    /// The partitions.
+    pub partitions: Vec<PartitionIndex>,
 }
 
 /// A JoinGroup. `request` makes a retry after a lost reply harmless.
@@ -137,6 +157,10 @@ pub enum GroupReply {
     CommitOffsets(Result<Vec<PartitionIndexError>, GroupRejected>),
     /// To `ExpireMember`.
     Done,
+    /// To `Delete`.
+    Deleted(Result<(), GroupRejected>),
+    /// To `DeleteOffsets`: per topic, whether members subscribe to it. Then its offsets stay.
+    OffsetsDeleted(Result<Vec<bool>, GroupRejected>),
 }
 
 /// A partition whose offset was not stored because it does not exist any more.

@@ -1,10 +1,11 @@
 //! Reads of one group.
 
 use aquifer_storage::model::TopicPartition;
+use bytes::Bytes;
 
 use super::{
     command::{CommittedOffset, Progress, RequestId},
-    types::{GenerationId, GroupRejected, JoinResult, MemberId, SyncResult},
+    types::{GenerationId, GroupRejected, GroupState, JoinResult, MemberId, SyncResult},
 };
 
 /// A question about one group.
@@ -48,6 +49,8 @@ pub enum GroupAsk {
         /// The generation it is in.
         generation: GenerationId,
     },
+    /// How the group stands.
+    Describe,
 }
 
 /// The answer to a [`GroupQuery`].
@@ -61,4 +64,47 @@ pub enum GroupAnswer {
     Offsets(Vec<(TopicPartition, CommittedOffset)>),
     /// To `Heartbeat`.
     Heartbeat(Result<(), GroupRejected>),
+    /// To `Describe`; `None` when there is no such group.
+    Described(Option<GroupDescription>),
+}
+
+/// A group in a list of groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupListed {
+    /// Its id.
+    pub group: String,
+    /// Where it is in its round.
+    pub state: GroupState,
+    /// `None` for a simple group.
+    pub protocol_type: Option<String>,
+}
+
+/// How a group stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupDescription {
+    /// Where it is in its round.
+    pub state: GroupState,
+    /// `None` for a simple group.
+    pub protocol_type: Option<String>,
+    /// The assignor; only of a stable group.
+    pub protocol: Option<String>,
+    /// The members in the order of joining.
+    pub members: Vec<MemberDescription>,
+}
+
+/// A member of a described group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberDescription {
+    /// Its id.
+    pub member: MemberId,
+    /// `group.instance.id` of a static member.
+    pub instance: Option<String>,
+    /// As the client named itself.
+    pub client_id: String,
+    /// The client's address.
+    pub client_host: String,
+    /// What it told the assignor; empty unless the group is stable.
+    pub metadata: Bytes,
+    /// Its assignment; empty unless the group is stable.
+    pub assignment: Bytes,
 }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::machine::time::{Elapsed, WallTime};
 
+mod administration;
 mod joining;
 mod leaving;
 mod model;

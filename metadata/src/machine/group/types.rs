@@ -80,6 +80,19 @@ pub struct SyncResult {
     pub assignment: Bytes,
 }
 
+/// Where a group is in its round, by Kafka's names; `Dead` is the absence of the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupState {
+    /// No members.
+    Empty,
+    /// Members are asked to rejoin.
+    PreparingRebalance,
+    /// The leader's assignment is awaited.
+    CompletingRebalance,
+    /// Every member has its assignment.
+    Stable,
+}
+
 /// Why a group refused. Each names one Kafka error code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupRejected {
@@ -101,4 +114,6 @@ pub enum GroupRejected {
     GroupFull,
     /// The session timeout is outside its limits.
     InvalidSessionTimeout,
+    /// The group has members.
+    NonEmpty,
 }

@@ -30,6 +30,8 @@ pub(crate) struct Page {
     blocks: Vec<Block>,
     bytes: Vec<u8>,
     row_count: usize,
+    /// Of the batches that its rows cover.
+    record_bytes: u64,
     max_timestamp: Timestamp,
 }
 
@@ -46,7 +48,8 @@ impl Page {
     /// A page of one block; more are pushed behind it. `rows` are at least one, ascending.
     pub fn new(rows: &[Row]) -> Self {
         let max_timestamp = Timestamp::from_millis(i64::MIN);
-        let mut page = Self { blocks: Vec::new(), bytes: Vec::new(), row_count: 0, max_timestamp };
+        let (blocks, bytes) = (Vec::new(), Vec::new());
+        let mut page = Self { blocks, bytes, row_count: 0, record_bytes: 0, max_timestamp };
         page.push_block(rows);
         page
     }
@@ -60,6 +63,7 @@ impl Page {
         for row in rows {
             before.encode(row, &mut bytes);
             self.max_timestamp = self.max_timestamp.max(row.max_timestamp);
+            self.record_bytes += u64::from(row.length);
         }
         self.blocks.push(Block { base, at });
         // To the byte: there are as many pages as the log is long, and each is written once.
@@ -71,6 +75,11 @@ impl Page {
     /// How many rows it holds.
     pub fn row_count(&self) -> usize {
         self.row_count
+    }
+
+    /// Bytes of the batches that its rows cover.
+    pub fn record_bytes(&self) -> u64 {
+        self.record_bytes
     }
 
     /// Largest timestamp of its rows, so that a lookup by time can skip the page.
