@@ -1,22 +1,35 @@
 //! One thin handler per Kafka API: parse, one call, map.
 
 mod add_raft_voter;
+mod admin;
+mod alter_partition_reassignments;
 mod api_versions;
+mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
+mod describe_log_dirs;
+mod describe_producers;
 mod describe_quorum;
+mod describe_topic_partitions;
+mod elect_leaders;
 mod errors;
+mod features;
 pub mod fetch;
 mod find_coordinator;
 mod heartbeat;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_groups;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
 mod offset_commit;
+mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 pub mod produce;
@@ -24,6 +37,8 @@ mod quorum;
 mod remove_raft_voter;
 mod sync_group;
 mod topics;
+mod unregister_broker;
+mod update_features;
 
 use std::{
     net::SocketAddr,
@@ -187,6 +202,37 @@ async fn dispatch(
         ApiKey::LeaveGroup => route!(broker, request, parts, leave_group::handle),
         ApiKey::OffsetCommit => route!(broker, request, parts, offset_commit::handle),
         ApiKey::OffsetFetch => route!(broker, request, parts, offset_fetch::handle),
+        _ => dispatch_admin(broker, request, key, parts).await,
+    }
+}
+
+/// What operators ask.
+async fn dispatch_admin(
+    broker: &Broker,
+    request: &Request<'_>,
+    key: ApiKey,
+    parts: (i32, Reader),
+) -> Result<Vec<Bytes>, DecodeError> {
+    match key {
+        ApiKey::CreatePartitions => route!(broker, request, parts, create_partitions::handle),
+        ApiKey::DescribeTopicPartitions => {
+            route!(broker, request, parts, describe_topic_partitions::handle)
+        }
+        ApiKey::DescribeLogDirs => route!(broker, request, parts, describe_log_dirs::handle),
+        ApiKey::DescribeProducers => route!(broker, request, parts, describe_producers::handle),
+        ApiKey::ElectLeaders => route!(broker, request, parts, elect_leaders::handle),
+        ApiKey::AlterPartitionReassignments => {
+            route!(broker, request, parts, alter_partition_reassignments::handle)
+        }
+        ApiKey::ListPartitionReassignments => {
+            route!(broker, request, parts, list_partition_reassignments::handle)
+        }
+        ApiKey::UpdateFeatures => route!(broker, request, parts, update_features::handle),
+        ApiKey::UnregisterBroker => route!(broker, request, parts, unregister_broker::handle),
+        ApiKey::ListGroups => route!(broker, request, parts, list_groups::handle),
+        ApiKey::DescribeGroups => route!(broker, request, parts, describe_groups::handle),
+        ApiKey::DeleteGroups => route!(broker, request, parts, delete_groups::handle),
+        ApiKey::OffsetDelete => route!(broker, request, parts, offset_delete::handle),
         // `versions` lets nothing else through.
         _ => Err(DecodeError::UnsupportedVersion),
     }

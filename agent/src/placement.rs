@@ -4,7 +4,7 @@
 pub mod zone;
 
 use aquifer_metadata::watch::CatalogNode;
-use aquifer_storage::model::{NodeId, TopicPartition};
+use aquifer_storage::model::{NodeId, PartitionIndex, TopicId, TopicPartition};
 
 /// The agents listed for a partition: its home agent in the client's `zone` first, then the rest
 /// of that zone, then other zones, each by rank; as many as the replication factor asks and as
@@ -28,6 +28,15 @@ pub fn replicas(
     ranked.into_iter().map(|(_, _, node)| node).collect()
 }
 
+/// Where a thing with a name of its own, like a group, is placed: as this partition would be.
+pub fn slot_of(name: &[u8]) -> TopicPartition {
+    let mut hash = [0; 16];
+    for (at, byte) in name.iter().enumerate() {
+        hash[at % 16] = u8::wrapping_mul(hash[at % 16], 31).wrapping_add(*byte);
+    }
+    TopicPartition { topic: TopicId::from_bytes(hash), partition: PartitionIndex::new(0) }
+}
+
 /// Rendezvous score: the agent with the highest one is the partition's home. Removing an agent
 /// moves only its own partitions.
 fn score(partition: TopicPartition, node: NodeId) -> u64 {
@@ -46,7 +55,7 @@ fn score(partition: TopicPartition, node: NodeId) -> u64 {
 #[cfg(test)]
 mod tests {
     use aquifer_metadata::machine::command::HostPort;
-    use aquifer_storage::model::{PartitionIndex, SessionId, TopicId};
+    use aquifer_storage::model::SessionId;
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! ApiVersions (18) v0-4: what works here, and nothing else.
 
-use super::Request;
+use super::{Request, features};
 use crate::{
     broker::Broker,
     wire::{
@@ -12,9 +12,6 @@ use crate::{
         versions,
     },
 };
-
-/// `metadata.version` of Kafka 4.3, the range its brokers support.
-const METADATA_VERSION: std::ops::RangeInclusive<i16> = 7..=30;
 
 pub async fn handle(
     _broker: &Broker,
@@ -28,20 +25,18 @@ pub async fn handle(
             ..ApiVersionsResponse::default()
         };
     }
-    let (min, max) = METADATA_VERSION.into_inner();
     ApiVersionsResponse {
         api_keys: versions::api_keys(),
         supported_features: vec![ApiVersionsResponseSupportedFeatures {
-            name: "metadata.version".into(),
-            min_version: min,
-            max_version: max,
+            name: features::METADATA_VERSION.into(),
+            min_version: *features::SUPPORTED.start(),
+            max_version: *features::SUPPORTED.end(),
         }],
-        // The same on every agent, and never lower.
-        finalized_features_epoch: 0,
+        finalized_features_epoch: features::EPOCH,
         finalized_features: vec![ApiVersionsResponseFinalizedFeatures {
-            name: "metadata.version".into(),
-            max_version_level: max,
-            min_version_level: max,
+            name: features::METADATA_VERSION.into(),
+            max_version_level: features::FINALIZED,
+            min_version_level: features::FINALIZED,
         }],
         ..ApiVersionsResponse::default()
     }

@@ -3,29 +3,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aquifer_metadata::{client::CallError, machine::command::TopicRejected, watch::CatalogNode};
 use futures::{StreamExt, stream};
 
 use super::{
     Request,
+    admin::{self, Refusal},
     errors::{admin_error, config_error, topic_error},
     topics::{self, NewTopic},
 };
 use crate::{
     broker::Broker,
-    topic_config::{self, TOPIC_CONFIGS, is_valid_topic_name},
+    topic_config::{self, TOPIC_CONFIGS},
     wire::{
-        codec::Uuid,
+        codec::{Str, Uuid},
         error_code::ErrorCode,
         messages::{
             CreateTopicsRequest, CreateTopicsRequestTopics, CreateTopicsResponse,
             CreateTopicsResponseTopics, CreateTopicsResponseTopicsConfigs,
         },
-        walk::TopicRef,
     },
 };
 
-/// More would make one answer, and one topic's row, unreasonably large.
-const PARTITIONS_MAX: i32 = 100_000;
+/// The name that Kafka's own metadata log has.
+const METADATA_LOG: &str = "__cluster_metadata";
 
 pub async fn handle(
     broker: &Broker,
@@ -43,7 +44,7 @@ pub async fn handle(
     let first = body.topics.into_iter().filter(|topic| seen.remove(&topic.name));
     let answering = stream::iter(first).map(|topic| {
         let duplicate = twice.contains(&topic.name);
-        answer(broker, topic, duplicate, body.validate_only)
+        answer(broker, topic, duplicate, (body.timeout_ms, body.validate_only))
     });
     let answers = answering.buffered(topics::CHANGES_AT_ONCE).collect().await;
     CreateTopicsResponse { topics: answers, ..CreateTopicsResponse::default() }
@@ -53,22 +54,27 @@ async fn answer(
     broker: &Broker,
     topic: CreateTopicsRequestTopics,
     duplicate: bool,
-    validate_only: bool,
+    (timeout_ms, validate_only): (i32, bool),
 ) -> CreateTopicsResponseTopics {
     let name = topic.name.clone();
+    let invalid = |words: String| Err((ErrorCode::InvalidRequest, Some(words)));
     let created = if duplicate {
-        Err((ErrorCode::InvalidRequest, "Duplicate topic name.".to_owned()))
+        invalid("Duplicate topic name.".to_owned())
+    } else if name == *METADATA_LOG {
+        invalid(format!("Creation of internal topic {METADATA_LOG} is prohibited."))
     } else {
-        create(broker, topic, validate_only).await
+        let creating = create(broker, topic, validate_only);
+        let late = Err((ErrorCode::RequestTimedOut, None));
+        admin::within(broker, timeout_ms, creating).await.unwrap_or(late)
     };
     created.unwrap_or_else(|(code, words)| refused(&name, code, words))
 }
 
-fn refused(name: &str, code: ErrorCode, words: String) -> CreateTopicsResponseTopics {
+fn refused(name: &str, code: ErrorCode, words: Option<String>) -> CreateTopicsResponseTopics {
     CreateTopicsResponseTopics {
         name: name.into(),
         error_code: code.code(),
-        error_message: Some(words.into()),
+        error_message: words.map(Into::into),
         num_partitions: -1,
         replication_factor: -1,
         configs: Some(Vec::new()), // Null makes the Java client throw.
@@ -76,28 +82,27 @@ fn refused(name: &str, code: ErrorCode, words: String) -> CreateTopicsResponseTo
     }
 }
 
-type Refusal = (ErrorCode, String);
-
 async fn create(
     broker: &Broker,
     topic: CreateTopicsRequestTopics,
     validate_only: bool,
 ) -> Result<CreateTopicsResponseTopics, Refusal> {
+    let unanswered = |error: CallError| (admin_error(&error), Some(error.to_string()));
+    if let Some(words) = admin::topic_name_refusal(&topic.name) {
+        return Err((ErrorCode::InvalidTopicException, Some(words)));
+    }
+    // Whether the name is taken comes before what is wrong with the rest, as in Kafka.
+    broker.view.fresh().await.map_err(unanswered)?;
+    check_name_is_free(broker, &topic.name)?;
     let new = validated(broker, &topic)?;
     let (partitions, factor) = (new.partitions, new.replication_factor);
     let configs = describe(&new.configs);
     let id = if validate_only {
-        broker.view.fresh().await.map_err(|error| (admin_error(&error), error.to_string()))?;
-        if topics::known(broker, &TopicRef::Name(topic.name.clone())).is_some() {
-            let words = format!("Topic '{}' already exists.", topic.name);
-            return Err((ErrorCode::TopicAlreadyExists, words));
-        }
         Uuid::ZERO
     } else {
-        match topics::create(broker, new).await {
-            Ok(Ok(id)) => id.into(),
-            Ok(Err(rejected)) => return Err(topic_error(&rejected, &topic.name)),
-            Err(error) => return Err((admin_error(&error), error.to_string())),
+        match topics::create(broker, new).await.map_err(unanswered)? {
+            Ok(id) => id.into(),
+            Err(rejected) => return Err(refusal(&rejected, &topic.name)),
         }
     };
     Ok(CreateTopicsResponseTopics {
@@ -111,60 +116,100 @@ async fn create(
     })
 }
 
-fn validated(broker: &Broker, topic: &CreateTopicsRequestTopics) -> Result<NewTopic, Refusal> {
-    if !is_valid_topic_name(&topic.name) {
-        let words = format!("Topic name is invalid: '{}'", topic.name);
-        return Err((ErrorCode::InvalidTopicException, words));
+/// What metadata would say of the name.
+fn check_name_is_free(broker: &Broker, name: &Str) -> Result<(), Refusal> {
+    if let Some(known) = broker.view.topic_by_name(name) {
+        return Err(refusal(&TopicRejected::AlreadyExists { topic: known.id }, name));
     }
+    let folded = |name: &str| name.replace('.', "_");
+    let (catalog, ours) = (broker.view.catalog(), folded(name));
+    match catalog.topics.values().find(|topic| folded(&topic.name) == ours) {
+        Some(other) => Err(refusal(&TopicRejected::Collides { with: other.name.clone() }, name)),
+        None => Ok(()),
+    }
+}
+
+fn refusal(rejected: &TopicRejected, name: &str) -> Refusal {
+    let (code, words) = topic_error(rejected, name);
+    (code, Some(words))
+}
+
+fn validated(broker: &Broker, topic: &CreateTopicsRequestTopics) -> Result<NewTopic, Refusal> {
     let (partitions, factor) = match topic.assignments.as_slice() {
         [] => counts(broker, topic)?,
-        assigned => assigned_counts(topic, assigned.len())?,
+        _ => assigned_counts(&broker.nodes(), topic)?,
     };
     let configs = topic
         .configs
         .iter()
         .map(|config| (config.name.as_str(), config.value.as_ref().map(|value| value.as_str())));
     let configs = topic_config::validate(configs)
-        .map_err(|rejected| (config_error(&rejected), rejected.to_string()))?;
+        .map_err(|rejected| (config_error(&rejected), Some(rejected.to_string())))?;
     let name = topic.name.as_str().to_owned();
     Ok(NewTopic { name, partitions, replication_factor: factor, configs })
 }
 
 fn counts(broker: &Broker, topic: &CreateTopicsRequestTopics) -> Result<(u32, u16), Refusal> {
-    let partitions = match topic.num_partitions {
-        -1 => broker.num_partitions,
-        count @ 1..=PARTITIONS_MAX => count as u32,
-        _ => {
-            let words = format!("Number of partitions must be 1 to {PARTITIONS_MAX}, or -1.");
-            return Err((ErrorCode::InvalidPartitions, words));
-        }
-    };
+    let refused = |code: ErrorCode, words: &str| Err((code, Some(words.to_owned())));
     let factor = match topic.replication_factor {
         -1 => broker.options.default_replication_factor,
-        factor @ 1.. => factor as u16,
+        factor @ 1.. => factor.unsigned_abs(),
         _ => {
-            let words = "Replication factor must be larger than 0, or -1.".to_owned();
-            return Err((ErrorCode::InvalidReplicationFactor, words));
+            let words = "Replication factor must be larger than 0, or -1 to use the default value.";
+            return refused(ErrorCode::InvalidReplicationFactor, words);
+        }
+    };
+    let partitions = match topic.num_partitions {
+        -1 => broker.num_partitions,
+        count @ 1..=admin::TOPIC_PARTITIONS_MAX => count.unsigned_abs(),
+        1.. => return refused(ErrorCode::PolicyViolation, admin::TOO_MANY_PARTITIONS),
+        _ => {
+            let words = "Number of partitions was set to an invalid non-positive value.";
+            return refused(ErrorCode::InvalidPartitions, words);
         }
     };
     Ok((partitions, factor))
 }
 
 /// A manual assignment gives the counts; where replicas live has no meaning here.
-fn assigned_counts(topic: &CreateTopicsRequestTopics, count: usize) -> Result<(u32, u16), Refusal> {
-    if topic.num_partitions != -1 || topic.replication_factor != -1 {
-        let words = "A manual assignment leaves both counts at -1.".to_owned();
-        return Err((ErrorCode::InvalidRequest, words));
+fn assigned_counts(
+    nodes: &[CatalogNode],
+    topic: &CreateTopicsRequestTopics,
+) -> Result<(u32, u16), Refusal> {
+    let counted = |what: &str| {
+        let words = format!("A manual partition assignment was specified, but {what} to -1.");
+        Err((ErrorCode::InvalidRequest, Some(words)))
+    };
+    if topic.replication_factor != -1 {
+        return counted("replication factor was not set");
     }
-    let indexes: BTreeSet<i32> = topic.assignments.iter().map(|one| one.partition_index).collect();
-    let factor = topic.assignments[0].broker_ids.len();
-    let consecutive = indexes.len() == count && indexes.into_iter().eq(0..count as i32);
-    let same = topic.assignments.iter().all(|one| one.broker_ids.len() == factor);
-    if !consecutive || !same || factor == 0 || count > PARTITIONS_MAX as usize {
-        let words = "Assign partitions 0 to n-1 with the same number of replicas.".to_owned();
-        return Err((ErrorCode::InvalidReplicaAssignment, words));
+    if topic.num_partitions != -1 {
+        return counted("numPartitions was not set");
     }
-    Ok((count as u32, u16::try_from(factor).unwrap_or(u16::MAX)))
+    let refused = |words: String| Err((ErrorCode::InvalidReplicaAssignment, Some(words)));
+    let mut indexes = BTreeSet::new();
+    let mut factor = None;
+    for one in &topic.assignments {
+        let index = one.partition_index;
+        if !indexes.insert(index) {
+            let words =
+                format!("Found multiple manual partition assignments for partition {index}");
+            return refused(words);
+        }
+        admin::check_assignment(&one.broker_ids, nodes, factor)?;
+        factor = Some(one.broker_ids.len());
+    }
+    let count = indexes.len() as i32;
+    if !indexes.into_iter().eq(0..count) {
+        return refused("partitions should be a consecutive 0-based integer sequence".to_owned());
+    }
+    if admin::TOPIC_PARTITIONS_MAX < count {
+        let words = admin::TOO_MANY_PARTITIONS.to_owned();
+        return Err((ErrorCode::PolicyViolation, Some(words)));
+    }
+    // As many as live nodes at most.
+    let factor = u16::try_from(factor.unwrap_or_default()).unwrap_or(u16::MAX);
+    Ok((count.unsigned_abs(), factor))
 }
 
 fn describe(overrides: &BTreeMap<String, String>) -> Vec<CreateTopicsResponseTopicsConfigs> {

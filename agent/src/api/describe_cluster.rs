@@ -1,6 +1,6 @@
 //! DescribeCluster (60) v0-2.
 
-use super::Request;
+use super::{Request, admin};
 use crate::{
     broker::Broker,
     wire::{
@@ -14,20 +14,29 @@ use crate::{
 /// Brokers, the only endpoints of this listener.
 const ENDPOINT_BROKERS: i8 = 1;
 
+/// Served by no listener of agents.
+const ENDPOINT_CONTROLLERS: i8 = 2;
+
 pub async fn handle(
     broker: &Broker,
     request: &Request<'_>,
     body: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
     if 1 <= request.version && body.endpoint_type != ENDPOINT_BROKERS {
-        let code = if body.endpoint_type == 2 {
-            ErrorCode::MismatchedEndpointType
-        } else {
-            ErrorCode::UnsupportedEndpointType
+        let (code, words) = match body.endpoint_type {
+            ENDPOINT_CONTROLLERS => (
+                ErrorCode::MismatchedEndpointType,
+                "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of \
+                 type CONTROLLER"
+                    .to_owned(),
+            ),
+            other => {
+                (ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {other}"))
+            }
         };
         return DescribeClusterResponse {
             error_code: code.code(),
-            error_message: Some("this listener serves brokers".into()),
+            error_message: Some(words.into()),
             endpoint_type: ENDPOINT_BROKERS,
             ..DescribeClusterResponse::default()
         };
@@ -46,6 +55,10 @@ pub async fn handle(
         cluster_id: broker.view.catalog().cluster_id.as_str().into(),
         controller_id: nodes.first().map_or(-1, |node| node.node_id.value()),
         brokers: brokers.collect(),
+        cluster_authorized_operations: admin::operations(
+            body.include_cluster_authorized_operations,
+            admin::CLUSTER_OPERATIONS,
+        ),
         ..DescribeClusterResponse::default()
     }
 }

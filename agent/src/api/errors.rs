@@ -44,6 +44,7 @@ pub fn group_error(rejected: &GroupRejected) -> ErrorCode {
         GroupRejected::UnknownGroup => ErrorCode::GroupIdNotFound,
         GroupRejected::GroupFull => ErrorCode::GroupMaxSizeReached,
         GroupRejected::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+        GroupRejected::NonEmpty => ErrorCode::NonEmptyGroup,
     }
 }
 

@@ -2,7 +2,6 @@
 //! are spread over the live agents by hash; transactional ids are not served yet.
 
 use aquifer_metadata::watch::CatalogNode;
-use aquifer_storage::model::{PartitionIndex, TopicId, TopicPartition};
 
 use super::Request;
 use crate::{
@@ -61,12 +60,7 @@ fn find(place: &Place<'_>, key: &Str, key_type: i8) -> FindCoordinatorResponseCo
     if key_type != KEY_GROUP {
         return refused(ErrorCode::InvalidRequest, "only groups have a coordinator here");
     }
-    let mut hash = [0; 16];
-    for (at, byte) in key.as_bytes().iter().enumerate() {
-        hash[at % 16] = u8::wrapping_mul(hash[at % 16], 31).wrapping_add(*byte);
-    }
-    let topic = TopicId::from_bytes(hash);
-    let slot = TopicPartition { topic, partition: PartitionIndex::new(0) };
+    let slot = placement::slot_of(key.as_bytes());
     let home = placement::replicas(slot, &place.nodes, place.zone, 1).first().copied();
     let Some(node) = place.nodes.iter().find(|node| Some(node.node_id) == home) else {
         return refused(ErrorCode::CoordinatorNotAvailable, "no agent is registered");

@@ -5,19 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use aquifer_metadata::{
-    machine::command::TopicRejected,
-    watch::{CatalogNode, CatalogTopic},
-};
-use aquifer_storage::model::{NodeId, PartitionIndex, TopicPartition};
-
 use super::{
-    Request,
+    Request, admin,
     topics::{self, NewTopic},
 };
 use crate::{
     broker::Broker,
-    placement,
     topic_config::is_valid_topic_name,
     wire::{
         codec::{Str, Uuid},
@@ -29,12 +22,19 @@ use crate::{
         walk::TopicRef,
     },
 };
+use aquifer_metadata::{
+    machine::command::TopicRejected,
+    watch::{CatalogNode, CatalogTopic},
+};
 
 pub async fn handle(
     broker: &Broker,
     request: &Request<'_>,
     body: MetadataRequest,
 ) -> MetadataResponse {
+    if let Some(refused) = ids_too_early(request.version, &body) {
+        return refused;
+    }
     let asking = Asking {
         // Read your writes through any agent; without a leader, from what this agent has.
         fresh: broker.view.fresh().await.is_ok(),
@@ -42,7 +42,12 @@ pub async fn handle(
         // One list for the whole answer: a leader that is not among the brokers confuses clients.
         nodes: broker.nodes(),
         zone: broker.zone_of(request),
+        operations: admin::operations(
+            body.include_topic_authorized_operations,
+            admin::TOPIC_OPERATIONS,
+        ),
     };
+    let all_operations = body.include_cluster_authorized_operations;
     let asked = match body.topics {
         // v0 has no null: empty means all.
         Some(topics) if topics.is_empty() && request.version == 0 => None,
@@ -71,8 +76,28 @@ pub async fn handle(
         brokers: asking.nodes.iter().map(wire_node).collect(),
         cluster_id: Some(broker.view.catalog().cluster_id.as_str().into()),
         topics: answers,
+        cluster_authorized_operations: admin::operations(all_operations, admin::CLUSTER_OPERATIONS),
         ..MetadataResponse::default()
     }
+}
+
+/// The versions that have topic ids in the request but do not take them.
+const IDS_NOT_TAKEN: std::ops::RangeInclusive<i16> = 10..=11;
+
+fn ids_too_early(version: i16, body: &MetadataRequest) -> Option<MetadataResponse> {
+    let topics = body.topics.as_deref().unwrap_or_default();
+    let names_one = topics.iter().any(|topic| topic.topic_id != Uuid::ZERO);
+    if !IDS_NOT_TAKEN.contains(&version) || !names_one {
+        return None;
+    }
+    let refused = |topic: &MetadataRequestTopics| MetadataResponseTopics {
+        error_code: ErrorCode::InvalidRequest.code(),
+        name: Some(topic.name.clone().unwrap_or_default()),
+        topic_id: topic.topic_id,
+        ..MetadataResponseTopics::default()
+    };
+    let topics = topics.iter().map(refused).collect();
+    Some(MetadataResponse { topics, ..MetadataResponse::default() })
 }
 
 /// What holds for every topic of a request.
@@ -83,6 +108,8 @@ struct Asking<'a> {
     nodes: Vec<CatalogNode>,
     /// The client's zone.
     zone: Option<&'a str>,
+    /// What is told of topics as allowed operations.
+    operations: i32,
 }
 
 fn wire_node(node: &CatalogNode) -> MetadataResponseBrokers {
@@ -99,7 +126,9 @@ async fn answer_topic(
     asking: &Asking<'_>,
     asked: MetadataRequestTopics,
 ) -> MetadataResponseTopics {
-    let by_name = match &asked.name {
+    // An id goes before a name, as in Kafka.
+    let asked_name = asked.name.filter(|_| asked.topic_id == Uuid::ZERO);
+    let by_name = match &asked_name {
         Some(name) => TopicRef::Name(name.clone()),
         None => TopicRef::Id(asked.topic_id),
     };
@@ -113,9 +142,9 @@ async fn answer_topic(
         ..MetadataResponseTopics::default()
     };
     if !asking.fresh {
-        return refused(ErrorCode::LeaderNotAvailable, asked.topic_id, asked.name);
+        return refused(ErrorCode::LeaderNotAvailable, asked.topic_id, asked_name);
     }
-    let Some(name) = asked.name else {
+    let Some(name) = asked_name else {
         return refused(ErrorCode::UnknownTopicId, asked.topic_id, None);
     };
     if !is_valid_topic_name(&name) {
@@ -133,18 +162,16 @@ async fn answer_topic(
         }
         // As Kafka does: the answer that created it says "not yet", and the client asks again.
     }
-    refused(ErrorCode::UnknownTopicOrPartition, Uuid::ZERO, Some(name))
+    MetadataResponseTopics {
+        topic_authorized_operations: asking.operations,
+        ..refused(ErrorCode::UnknownTopicOrPartition, Uuid::ZERO, Some(name))
+    }
 }
 
 fn describe(broker: &Broker, asking: &Asking<'_>, topic: &CatalogTopic) -> MetadataResponseTopics {
     let epoch = broker.view.catalog().lineage.map_or(0, |lineage| lineage.number as i32);
     let partitions = (0..topic.partitions as i32).map(|index| {
-        let partition = TopicPartition { topic: topic.id, partition: PartitionIndex::new(index) };
-        let factor = topic.replication_factor;
-        let replicas: Vec<i32> = placement::replicas(partition, &asking.nodes, asking.zone, factor)
-            .into_iter()
-            .map(NodeId::value)
-            .collect();
+        let replicas = admin::replicas(topic, index, &asking.nodes, asking.zone);
         let nobody = replicas.is_empty();
         let code = if nobody { ErrorCode::LeaderNotAvailable } else { ErrorCode::None };
         MetadataResponseTopicsPartitions {
@@ -161,6 +188,7 @@ fn describe(broker: &Broker, asking: &Asking<'_>, topic: &CatalogTopic) -> Metad
         name: Some(topic.name.as_str().into()),
         topic_id: topic.id.into(),
         partitions: partitions.collect(),
+        topic_authorized_operations: asking.operations,
         ..MetadataResponseTopics::default()
     }
 }
