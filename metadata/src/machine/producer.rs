@@ -5,9 +5,9 @@
 //! - A batch that was appended answers its original offset as long as it is among the last five of
 //!   its epoch, whichever agent brings the retry.
 //! - Every remembered offset is below the partition's high watermark.
-//! - There are never more states than the limit after an entry, whatever clients do. A producer
-//!   whose state had to go is not refused: its next batch is taken as it comes, and only a retry of
-//!   an older one is no longer recognised.
+//! - There are never more states than the limit and a sixteenth after an entry, whatever clients
+//!   do. A producer whose state had to go is not refused: its next batch is taken as it comes, and
+//!   only a retry of an older one is no longer recognised.
 //!
 //! # Not here
 //! Transactional epochs, which hold for every partition at once.
@@ -34,8 +34,8 @@ pub(crate) const EXPIRATION: Duration = Duration::from_secs(24 * 60 * 60);
 /// forget very many at once.
 pub(crate) const SWEEP_ROWS: usize = 64;
 
-/// States at most, one per producer and partition: with up to a kilobyte each about a gigabyte.
-/// Apply must not depend on a node's configuration, so that it is the same everywhere.
+/// States at most (a sixteenth more while all of them write), one per producer and partition: with
+/// up to a kilobyte each about a gigabyte. Apply must not depend on a node's configuration, so that it is the same everywhere.
 pub(crate) const STATES_MAX: usize = 1 << 20;
 
 /// A remembered batch.
@@ -168,21 +168,31 @@ impl Producers {
 
     /// At the end of an entry: forgets producers that were silent for a day and, above
     /// `states_max`, those that were silent longest, whenever that was. What one entry has to do is
-    /// bounded; where everybody wrote since it was queued, the longest queued go.
+    /// bounded. Who wrote since it was queued goes only where an entry cannot look past all of them
+    /// and the table is a sixteenth above its limit; so that this is rare, those are looked past
+    /// already when it is a sixteenth below it.
     pub fn sweep(&mut self, now: Elapsed, states_max: usize) {
         let added = std::mem::take(&mut self.added);
+        let slack = states_max / 16;
         let mut looks = SWEEP_ROWS + 2 * added;
         while let Some((queued, key)) = self.queue.first().copied() {
-            let is_full = states_max < self.states.size();
-            if !is_full && (looks == 0 || now.since(queued) < EXPIRATION) {
+            let size = self.states.size();
+            let is_old = EXPIRATION <= now.since(queued);
+            let state = self.states.get(&key).expect("what is queued is there");
+            let touched = state.touched;
+            let wrote = touched != queued;
+            let is_looked_past = wrote && 0 < looks && (is_old || states_max - slack < size);
+            let is_forgotten = match wrote {
+                true => states_max + slack < size,
+                false => states_max < size || (is_old && 0 < looks),
+            };
+            if !is_looked_past && !is_forgotten {
                 break;
             }
             self.queue.remove_mut(&(queued, key));
-            let state = self.states.get_mut(&key).expect("what is queued is there");
-            let wrote = state.touched != queued;
-            if wrote && 0 < looks {
-                state.queued = state.touched;
-                self.queue.insert_mut((state.queued, key));
+            if is_looked_past {
+                self.states.get_mut(&key).expect("it was just there").queued = touched;
+                self.queue.insert_mut((touched, key));
             } else {
                 self.states.remove_mut(&key);
             }
