@@ -32,8 +32,9 @@ use aquifer_storage::model::{
 
 use self::{
     command::{
-        Command, CreatePartitions, CreateTopic, Entry, NodeRejected, ProducerIdBlock,
-        RegisterSession, Registered, Reply, SessionFenced, TopicRejected,
+        Command, CreatePartitions, CreateTopic, DeleteRecords, DeleteRecordsRejected, Entry,
+        NodeRejected, ProducerIdBlock, RegisterSession, Registered, Reply, SessionFenced,
+        TopicRejected,
     },
     effect::{Effect, Pointers, Run},
     group::{Groups, LivenessMember},
@@ -41,7 +42,7 @@ use self::{
     object::Objects,
     partition_log::{PartitionLogs, Row},
     producer::{ProducerIds, ProducerState, Producers},
-    query::{ActiveProducer, Answer, PartitionRuns, Query},
+    query::{ActiveProducer, Answer, PartitionRuns, Query, TimeSpec},
     session::Sessions,
     time::Clocks,
     topic::Topics,
@@ -52,6 +53,9 @@ pub use self::time::{Elapsed, WallTime};
 
 /// The newest level of entries this build applies. A node stops at an entry above it.
 pub const LEVEL: u32 = 2;
+
+/// Rows below log starts that one entry forgets: about a millisecond's work.
+const SURPLUS_ROWS_MAX: usize = 4096;
 
 /// Rows one query answers at most.
 pub const QUERY_RUNS_MAX: u32 = 4096;
@@ -118,7 +122,8 @@ impl MetadataState {
     }
 
     /// Applies the entry at `index`: first lets time pass to its stamp, then its commands in order.
-    /// At the end producers are forgotten that were silent too long or are too many.
+    /// At the end producers are forgotten that were silent too long or are too many, and rows of
+    /// deleted records.
     pub fn apply(&mut self, index: LogIndex, term: u64, entry: &Entry) -> Applied {
         self.index = index;
         self.clocks.advance(entry.stamp, term);
@@ -126,6 +131,8 @@ impl MetadataState {
         self.pass_time(&mut effects);
         let replies =
             entry.commands.iter().map(|command| self.dispatch(command, &mut effects)).collect();
+        let surplus = self.logs.forget_surplus(SURPLUS_ROWS_MAX);
+        self.release(surplus.into_iter());
         self.producers.sweep(self.clocks.elapsed(), producer::STATES_MAX);
         Applied { replies, effects }
     }
@@ -150,6 +157,9 @@ impl MetadataState {
             }
             Command::AllocateProducerIds { session } => {
                 Reply::ProducerIds(self.allocate_producer_ids(*session))
+            }
+            Command::DeleteRecords(delete) => {
+                Reply::RecordsDeleted(self.delete_records(delete, effects))
             }
             Command::Group(command) => {
                 let (now, wall) = (self.clocks.elapsed(), self.clocks.wall());
@@ -235,6 +245,30 @@ impl MetadataState {
         if self.nodes.forget(node) { Ok(()) } else { Err(NodeRejected::Unknown) }
     }
 
+    fn delete_records(
+        &mut self,
+        delete: &DeleteRecords,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Offset, DeleteRecordsRejected> {
+        let partition = delete.partition;
+        if !self.topics.has(partition) {
+            return Err(DeleteRecordsRejected::UnknownPartition);
+        }
+        let Pointers { log_start, high_watermark, .. } = self.pointers(partition);
+        let to = delete.before.unwrap_or(high_watermark);
+        if high_watermark < to {
+            return Err(DeleteRecordsRejected::AboveHighWatermark { high_watermark });
+        }
+        if to <= log_start {
+            return Ok(log_start);
+        }
+        self.logs.raise_log_start(partition, to);
+        // No row is replaced: only the pointers moved.
+        let (from, runs, pointers) = (high_watermark, Vec::new(), self.pointers(partition));
+        effects.push(Effect::PartitionAdvanced { partition, from, runs, pointers });
+        Ok(to)
+    }
+
     /// Takes removed rows off their objects, and condemns those that are garbage now.
     fn release(&mut self, rows: impl Iterator<Item = Row>) {
         for row in rows {
@@ -285,6 +319,13 @@ impl MetadataState {
                         *offset,
                         (*limit).min(QUERY_RUNS_MAX) as usize,
                     ),
+                }))
+            }
+            Query::RunByTime { partition, offset, time } => {
+                let exists = self.topics.has(*partition);
+                Answer::Runs(exists.then(|| PartitionRuns {
+                    pointers: self.pointers(*partition),
+                    runs: self.run_by_time(*partition, *offset, *time).into_iter().collect(),
                 }))
             }
             Query::Group(query) => Answer::Group(self.groups.query(query)),
@@ -341,13 +382,12 @@ impl MetadataState {
         if !self.topics.has(partition) {
             return None;
         }
+        let pointers = self.pointers(partition);
         let rows = self.logs.get(partition).map(|log| log.last_rows(WINDOW_RUNS_MAX));
-        Some(PartitionState {
-            partition,
-            index: self.index,
-            runs: rows.unwrap_or_default().iter().map(|row| self.run(row)).collect(),
-            pointers: self.pointers(partition),
-        })
+        let rows = rows.unwrap_or_default();
+        let readable = rows.iter().filter(|row| pointers.log_start < row.next());
+        let runs = readable.map(|row| self.run(row)).collect();
+        Some(PartitionState { partition, index: self.index, runs, pointers })
     }
 
     /// A group's version; 0 when it does not exist.
@@ -430,7 +470,23 @@ impl MetadataState {
 
     fn runs_from(&self, partition: TopicPartition, offset: Offset, limit: usize) -> Vec<Run> {
         let Some(log) = self.logs.get(partition) else { return Vec::new() };
+        let offset = offset.max(log.log_start());
         log.rows_from(offset).take(limit).map(|row| self.run(&row)).collect()
+    }
+
+    fn run_by_time(
+        &self,
+        partition: TopicPartition,
+        offset: Offset,
+        time: TimeSpec,
+    ) -> Option<Run> {
+        let log = self.logs.get(partition)?;
+        let offset = offset.max(log.log_start());
+        let oldest = match time {
+            TimeSpec::Since(oldest) => oldest,
+            TimeSpec::Newest => log.newest_since(offset)?,
+        };
+        log.first_since(offset, oldest).map(|row| self.run(&row))
     }
 
     fn run(&self, row: &Row) -> Run {

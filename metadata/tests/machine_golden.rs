@@ -10,8 +10,8 @@ use aquifer_metadata::{
     machine::{
         Genesis, MetadataState,
         command::{
-            Command, CommitPart, CreatePartitions, CreateTopic, Entry, HostPort, PartBatch,
-            PartExtent, PartProducer, RegisterSession, Stamp,
+            Command, CommitPart, CreatePartitions, CreateTopic, DeleteRecords, Entry, HostPort,
+            PartBatch, PartExtent, PartProducer, RegisterSession, Stamp,
         },
         group::command::{CommitOffsets, CommittedOffset, GroupAction, GroupCommand, TopicOffsets},
         group::types::MemberId,
@@ -83,7 +83,7 @@ fn commit_offsets() -> Command {
     })
 }
 
-/// Every command.
+/// Every command of level 1.
 fn entry() -> Entry {
     let topic = |id: &[u8; 16], name: &str, configs: &[(&str, &str)]| {
         Command::CreateTopic(CreateTopic {
@@ -146,6 +146,16 @@ fn state() -> MetadataState {
     state
 }
 
+/// Records are deleted up to the middle of a row, and up to the end of a log.
+fn entry_of_deletions() -> Entry {
+    let delete = |index, before: Option<i64>| {
+        let before = before.map(|before| Offset::new(before).unwrap());
+        Command::DeleteRecords(DeleteRecords { partition: partition(index), before })
+    };
+    let stamp = Stamp { boot: 0xb007, mono_ms: 1001, wall_ms: 1_790_000_000_501 };
+    Entry { stamp, min_level: 2, commands: vec![delete(0, Some(15)), delete(2, None)] }
+}
+
 /// The file's bytes; writes `current` to it first when asked to.
 fn golden(name: &str, current: &[u8]) -> Vec<u8> {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -155,20 +165,43 @@ fn golden(name: &str, current: &[u8]) -> Vec<u8> {
     fs::read(&file).unwrap()
 }
 
+/// A file that an earlier build wrote.
+fn kept(name: &str) -> Vec<u8> {
+    fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)).unwrap()
+}
+
 #[test]
 fn an_entry_of_version_1_reads_and_writes_as_ever() {
     let bytes = encode_entry(&entry());
-    let kept = golden("entry-v1.bin", &bytes);
+    let kept = kept("entry-v1.bin");
     assert_eq!(decode_entry(&kept), Ok(entry()));
     assert_eq!(bytes, kept);
 }
 
 #[test]
-fn a_snapshot_of_version_1_reads_and_writes_as_ever() {
-    let bytes = encode_snapshot(&state());
-    let kept = golden("snapshot-v1.bin", &bytes);
-    let restored = decode_snapshot(&kept).unwrap();
+fn a_snapshot_of_version_1_still_reads() {
+    let restored = decode_snapshot(&kept("snapshot-v1.bin")).unwrap();
     assert_eq!(restored.state_hash(), state().state_hash());
+    assert_eq!(encode_snapshot(&restored), encode_snapshot(&state()));
+}
+
+#[test]
+fn deletions_of_records_read_and_write_as_ever_in_version_2() {
+    let entry = entry_of_deletions();
+    let bytes = encode_entry(&entry);
+    let kept = golden("entry-v2-delete-records.bin", &bytes);
+    assert_eq!(decode_entry(&kept), Ok(entry));
+    assert_eq!(bytes, kept);
+}
+
+#[test]
+fn a_snapshot_with_deleted_records_reads_and_writes_as_ever() {
+    let mut state = state();
+    state.apply(LogIndex::new(42), 5, &entry_of_deletions());
+    let bytes = encode_snapshot(&state);
+    let kept = golden("snapshot-v2-delete-records.bin", &bytes);
+    let restored = decode_snapshot(&kept).unwrap();
+    assert_eq!(restored.state_hash(), state.state_hash());
     assert_eq!(encode_snapshot(&restored), kept);
     assert_eq!(bytes, kept);
 }
@@ -196,7 +229,6 @@ fn a_snapshot_of_version_2_with_a_forgotten_node_reads_and_writes_as_ever() {
 /// having written just now.
 #[test]
 fn a_snapshot_from_before_producers_were_dated_by_elapsed_time_still_reads() {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/snapshot-v1-wall.bin");
-    let restored = decode_snapshot(&fs::read(file).unwrap()).unwrap();
+    let restored = decode_snapshot(&kept("snapshot-v1-wall.bin")).unwrap();
     assert_eq!(restored.state_hash(), state().state_hash());
 }

@@ -11,8 +11,8 @@ use aquifer_metadata::{
         Applied, Genesis, MetadataState,
         command::{
             BatchOutcome, BatchRejected, Command, CommitPart, CommitReply, CreatePartitions,
-            CreateTopic, Entry, HostPort, PartBatch, PartExtent, PartProducer, RegisterSession,
-            Reply, Stamp,
+            CreateTopic, DeleteRecords, DeleteRecordsRejected, Entry, HostPort, PartBatch,
+            PartExtent, PartProducer, RegisterSession, Reply, Stamp,
         },
         effect::Effect,
         invariants,
@@ -48,6 +48,7 @@ enum Step {
     CreateTopic { topic: u8 },
     CreatePartitions { topic: u8, count: u32 },
     UnregisterNode { node: i32 },
+    DeleteRecords { topic: u8, partition: i32, before: Option<i64> },
     AllocateIds { session: u64 },
     Tick,
 }
@@ -84,6 +85,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..TOPICS, 1..4_u32)
             .prop_map(|(topic, count)| Step::CreatePartitions { topic, count }),
         1 => (0..4_i32).prop_map(|node| Step::UnregisterNode { node }),
+        3 => (0..TOPICS, 0..3_i32, proptest::option::weighted(0.7, 0..40_i64)).prop_map(
+            |(topic, partition, before)| Step::DeleteRecords { topic, partition, before },
+        ),
         2 => session.prop_map(|session| Step::AllocateIds { session }),
         2 => Just(Step::Tick),
     ]
@@ -114,6 +118,13 @@ fn history() -> impl Strategy<Value = Vec<Command>> {
                 }
                 Step::UnregisterNode { node } => {
                     Command::UnregisterNode { node: NodeId::new(node) }
+                }
+                Step::DeleteRecords { topic: n, partition, before } => {
+                    let partition = PartitionIndex::new(partition);
+                    Command::DeleteRecords(DeleteRecords {
+                        partition: TopicPartition { topic: topic(n), partition },
+                        before: before.map(|before| Offset::new(before).unwrap()),
+                    })
                 }
                 Step::AllocateIds { session } => {
                     Command::AllocateProducerIds { session: SessionId::new(session) }
@@ -252,6 +263,7 @@ struct ModelProducer {
 #[derive(Default)]
 struct Model {
     next: BTreeMap<TopicPartition, i64>,
+    start: BTreeMap<TopicPartition, i64>,
     producers: BTreeMap<(TopicPartition, ProducerId), ModelProducer>,
 }
 
@@ -290,8 +302,21 @@ impl Model {
         Seen::Appended(*next - i64::from(count))
     }
 
+    fn delete_records(&mut self, delete: &DeleteRecords) -> Result<Offset, DeleteRecordsRejected> {
+        let next = self.next.get(&delete.partition).copied().unwrap_or(0);
+        let start = self.start.entry(delete.partition).or_default();
+        let to = delete.before.map_or(next, Offset::value);
+        if next < to {
+            let high_watermark = Offset::new(next).unwrap();
+            return Err(DeleteRecordsRejected::AboveHighWatermark { high_watermark });
+        }
+        *start = to.max(*start);
+        Ok(Offset::new(*start).unwrap())
+    }
+
     fn delete(&mut self, topic: TopicId) {
         self.next.retain(|partition, _| partition.topic != topic);
+        self.start.retain(|partition, _| partition.topic != topic);
         self.producers.retain(|(partition, _), _| partition.topic != topic);
     }
 }
@@ -320,10 +345,16 @@ fn seen(outcome: &BatchOutcome) -> Seen {
 type Written = (i64, u32, (u64, u64, u32));
 
 /// Whether the runs tile exactly the bytes of the batches, in order: no offset of another batch,
-/// no byte of a refused one.
+/// no byte of a refused one. Of what was deleted only a row that holds more is left.
 fn covers(node: &Node, partition: TopicPartition, batches: &[Written]) -> bool {
     let whole = Query::Runs { partition, offset: Offset::ZERO, limit: u32::MAX };
     let Answer::Runs(Some(found)) = node.state.query(&whole) else { return false };
+    let (start, end) = (found.pointers.log_start, found.pointers.high_watermark);
+    let kept = found.runs.first().map_or(end.value(), |first| first.offsets.base.value());
+    let batches: Vec<_> = batches.iter().filter(|(base, ..)| kept <= *base).copied().collect();
+    if found.runs.first().is_some_and(|first| first.offsets.next <= start) {
+        return false;
+    }
     let mut read = Vec::new();
     for run in &found.runs {
         let (mut base, mut position) = (run.offsets.base.value(), run.position);
@@ -367,6 +398,14 @@ proptest! {
                 (Command::DeleteTopic { topic }, Reply::TopicDeleted(Ok(()))) => {
                     model.delete(*topic);
                 }
+                (Command::DeleteRecords(delete), Reply::RecordsDeleted(reply)) => {
+                    let exists = node.state.partition_state(delete.partition).is_some();
+                    let expected = match exists {
+                        true => model.delete_records(delete),
+                        false => Err(DeleteRecordsRejected::UnknownPartition),
+                    };
+                    prop_assert_eq!(reply, expected);
+                }
                 (Command::Commit(part), Reply::Commit(CommitReply::Applied(outcomes))) => {
                     let batches = part.extents.iter().flat_map(|extent| {
                         extent.batches.iter().map(|batch| (extent.partition, batch))
@@ -394,6 +433,8 @@ proptest! {
             let Some(state) = node.state.partition_state(partition) else { continue };
             let next = model.next.get(&partition).copied().unwrap_or(0);
             prop_assert_eq!(state.pointers.high_watermark.value(), next);
+            let start = model.start.get(&partition).copied().unwrap_or(0);
+            prop_assert_eq!(state.pointers.log_start.value(), start);
             let batches = written.remove(&partition).unwrap_or_default();
             prop_assert!(covers(&node, partition, &batches), "{:?}: {:?}", partition, batches);
             let (from, to, limit) = (partition, partition, 1);
@@ -470,7 +511,10 @@ proptest! {
                 let rows = rebuilt.entry(partition).or_default();
                 rows.retain(|row: &aquifer_metadata::machine::effect::Run| row.offsets.base < from);
                 rows.extend(runs);
-                prop_assert_eq!(rows.last().unwrap().offsets.next, pointers.high_watermark);
+                rows.retain(|row| pointers.log_start < row.offsets.next);
+                if let Some(last) = rows.last() {
+                    prop_assert_eq!(last.offsets.next, pointers.high_watermark);
+                }
             }
         }
         for (partition, answer) in partitions().zip(logs(&node.state)) {

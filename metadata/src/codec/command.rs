@@ -6,14 +6,16 @@ use prost::Message;
 
 use super::{
     CodecError, NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX, check_level, configs_from_proto,
-    configs_to_proto, group, host_port_from_proto, host_port_to_proto, name, narrow,
+    configs_to_proto, group, host_port_from_proto, host_port_to_proto, name, narrow, offset,
     part::{part_from_proto, part_is_kept_by_encoding, part_to_proto},
-    topic_from_proto, topic_to_proto, zone,
+    partition_from_proto, partition_to_proto, topic_from_proto, topic_to_proto, zone,
 };
 use crate::{
     machine::{
         LEVEL,
-        command::{Command, CreatePartitions, CreateTopic, Entry, RegisterSession, Stamp},
+        command::{
+            Command, CreatePartitions, CreateTopic, DeleteRecords, Entry, RegisterSession, Stamp,
+        },
         topic::PARTITIONS_MAX,
     },
     proto::{self, command::Command as Kind},
@@ -100,6 +102,10 @@ pub fn command_to_proto(command: &Command) -> proto::Command {
         Command::AllocateProducerIds { session } => {
             Kind::AllocateProducerIds(proto::AllocateProducerIds { session: session.value() })
         }
+        Command::DeleteRecords(delete) => Kind::DeleteRecords(proto::DeleteRecords {
+            partition: Some(partition_to_proto(delete.partition)),
+            before: delete.before.map(|before| before.value()),
+        }),
         Command::Group(command) => Kind::Group(group::command_to_proto(command)),
         Command::CreatePartitions(create) => Kind::CreatePartitions(proto::CreatePartitions {
             topic: topic_to_proto(create.topic),
@@ -132,6 +138,10 @@ pub fn command_from_proto(command: proto::Command) -> Result<Command, CodecError
         Kind::AllocateProducerIds(allocate) => {
             Command::AllocateProducerIds { session: SessionId::new(allocate.session) }
         }
+        Kind::DeleteRecords(delete) => Command::DeleteRecords(DeleteRecords {
+            partition: partition_from_proto(delete.partition)?,
+            before: delete.before.map(offset).transpose()?,
+        }),
         Kind::Group(command) => Command::Group(group::command_from_proto(command)?),
         Kind::CreatePartitions(create) => {
             let partitions = partition_count(create.partitions)?;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     machine::{
         effect::{Pointers, Run},
-        query::{Answer, PartitionRuns, Query},
+        query::{Answer, PartitionRuns, Query, TimeSpec},
     },
     proto::{self, answer::Answer as AnswerKind, query::Query as QueryKind},
 };
@@ -22,6 +22,16 @@ pub fn query_to_proto(query: &Query) -> proto::Query {
             offset: offset.value(),
             limit: *limit,
         }),
+        Query::RunByTime { partition, offset, time } => {
+            QueryKind::RunByTime(proto::RunByTimeQuery {
+                partition: Some(partition_to_proto(*partition)),
+                offset: offset.value(),
+                since: match time {
+                    TimeSpec::Since(oldest) => Some(oldest.millis()),
+                    TimeSpec::Newest => None,
+                },
+            })
+        }
         Query::Group(query) => QueryKind::Group(group::query_to_proto(query)),
         Query::Sizes { from, to, limit } => QueryKind::Sizes(proto::SizesQuery {
             from: Some(admin::partition_to_proto(*from)),
@@ -49,6 +59,13 @@ pub fn query_from_proto(query: proto::Query) -> Result<Query, CodecError> {
             partition: partition_from_proto(runs.partition)?,
             offset: offset(runs.offset)?,
             limit: runs.limit,
+        },
+        QueryKind::RunByTime(asked) => Query::RunByTime {
+            partition: partition_from_proto(asked.partition)?,
+            offset: offset(asked.offset)?,
+            time: asked
+                .since
+                .map_or(TimeSpec::Newest, |since| TimeSpec::Since(Timestamp::from_millis(since))),
         },
         QueryKind::Group(query) => Query::Group(group::query_from_proto(query)?),
         QueryKind::Sizes(sizes) => Query::Sizes {

@@ -6,16 +6,17 @@ use bytes::Bytes;
 use super::{
     CodecError, admin,
     column::{Column, timestamp_step},
-    group, node_id, topic_from_proto, topic_to_proto,
+    group, node_id, offset, topic_from_proto, topic_to_proto,
 };
 use crate::{
     machine::command::{
-        AppliedReply, BatchOutcome, BatchRejected, CommitReply, ProducerIdBlock, Registered, Reply,
-        SessionFenced, TopicRejected,
+        AppliedReply, BatchOutcome, BatchRejected, CommitReply, DeleteRecordsRejected,
+        ProducerIdBlock, Registered, Reply, SessionFenced, TopicRejected,
     },
     proto::{
         self, commit_reply::Reply as CommitKind, producer_ids_outcome::Outcome as IdsKind,
-        reply::Reply as Kind, topic_outcome::Outcome as TopicKind, topic_rejection,
+        records_deleted::Outcome as DeletedKind, reply::Reply as Kind,
+        topic_outcome::Outcome as TopicKind, topic_rejection,
     },
 };
 
@@ -63,6 +64,17 @@ pub fn reply_to_proto(reply: &Reply) -> proto::Reply {
                 Err(SessionFenced) => IdsKind::Fenced(proto::Done {}),
             }),
         }),
+        Reply::RecordsDeleted(outcome) => Kind::RecordsDeleted(proto::RecordsDeleted {
+            outcome: Some(match outcome {
+                Ok(log_start) => DeletedKind::LogStart(log_start.value()),
+                Err(DeleteRecordsRejected::UnknownPartition) => {
+                    DeletedKind::UnknownPartition(proto::Done {})
+                }
+                Err(DeleteRecordsRejected::AboveHighWatermark { high_watermark }) => {
+                    DeletedKind::AboveHighWatermark(high_watermark.value())
+                }
+            }),
+        }),
         Reply::Group(reply) => Kind::Group(group::reply_to_proto(reply)),
         Reply::PartitionsCreated(outcome) => {
             Kind::PartitionsCreated(topic_outcome_to_proto(outcome.as_ref().map(|()| Bytes::new())))
@@ -93,6 +105,18 @@ pub fn reply_from_proto(reply: proto::Reply) -> Result<Reply, CodecError> {
             Reply::TopicDeleted(topic_outcome_from_proto(outcome)?.map(drop))
         }
         Kind::ProducerIds(outcome) => Reply::ProducerIds(producer_ids_from_proto(outcome)?),
+        Kind::RecordsDeleted(deleted) => {
+            Reply::RecordsDeleted(match deleted.outcome.ok_or(CodecError::Missing("outcome"))? {
+                DeletedKind::LogStart(log_start) => Ok(offset(log_start)?),
+                DeletedKind::UnknownPartition(proto::Done {}) => {
+                    Err(DeleteRecordsRejected::UnknownPartition)
+                }
+                DeletedKind::AboveHighWatermark(high_watermark) => {
+                    let high_watermark = offset(high_watermark)?;
+                    Err(DeleteRecordsRejected::AboveHighWatermark { high_watermark })
+                }
+            })
+        }
         Kind::Group(reply) => Reply::Group(group::reply_from_proto(reply)?),
         Kind::PartitionsCreated(outcome) => {
             Reply::PartitionsCreated(topic_outcome_from_proto(outcome)?.map(drop))

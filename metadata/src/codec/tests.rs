@@ -179,3 +179,19 @@ proptest! {
         prop_assert_eq!(is_kept_by_encoding(&entry), comes_back);
     }
 }
+
+#[test]
+fn every_answer_to_a_deletion_of_records_reads_back() {
+    use crate::machine::command::{DeleteRecordsRejected, Reply};
+    let at = |value| Offset::new(value).unwrap();
+    let above = DeleteRecordsRejected::AboveHighWatermark { high_watermark: at(7) };
+    let unknown = DeleteRecordsRejected::UnknownPartition;
+    for outcome in [Ok(at(0)), Ok(at(i64::MAX)), Err(unknown), Err(above)] {
+        let reply = Reply::RecordsDeleted(outcome);
+        assert_eq!(reply_from_proto(reply_to_proto(&reply)), Ok(reply));
+    }
+    let negative = proto::records_deleted::Outcome::LogStart(-1);
+    let negative = proto::RecordsDeleted { outcome: Some(negative) };
+    let reply = Some(proto::reply::Reply::RecordsDeleted(negative));
+    assert!(reply_from_proto(proto::Reply { reply }).is_err());
+}

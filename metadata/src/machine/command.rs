@@ -60,6 +60,8 @@ pub enum Command {
         /// The session that will use them.
         session: SessionId,
     },
+    /// Raises the log start of one partition.
+    DeleteRecords(DeleteRecords),
     /// A command to one group's coordinator.
     Group(GroupCommand),
     /// Gives a topic more partitions.
@@ -88,6 +90,8 @@ pub enum Reply {
     TopicDeleted(Result<(), TopicRejected>),
     /// To `AllocateProducerIds`: `count` ids from `first`, or the session is fenced.
     ProducerIds(Result<ProducerIdBlock, SessionFenced>),
+    /// To `DeleteRecords`: the log start afterwards.
+    RecordsDeleted(Result<Offset, DeleteRecordsRejected>),
     /// To `Group`.
     Group(GroupReply),
     /// To `CreatePartitions`.
@@ -101,7 +105,7 @@ impl Command {
     /// at least that of each of its commands.
     pub fn level(&self) -> u32 {
         match self {
-            Self::CreatePartitions(_) | Self::UnregisterNode { .. } => 2,
+            Self::CreatePartitions(_) | Self::UnregisterNode { .. } | Self::DeleteRecords(_) => 2,
             Self::Group(command) => match command.action {
                 GroupAction::Delete | GroupAction::DeleteOffsets { .. } => 2,
                 GroupAction::Join(_)
@@ -305,6 +309,28 @@ pub enum NodeRejected {
     Unknown,
     /// An agent of this node lives.
     Live,
+}
+
+/// Raises the log start of a partition: what is below is not read any more. A retry changes
+/// nothing and is told how far the log start is by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeleteRecords {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The first offset that stays; `None` for none of those that are there.
+    pub before: Option<Offset>,
+}
+
+/// Why records were not deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteRecordsRejected {
+    /// No such partition.
+    UnknownPartition,
+    /// There are no such offsets yet.
+    AboveHighWatermark {
+        /// The next offset to be assigned.
+        high_watermark: Offset,
+    },
 }
 
 /// Why a topic command was refused.

@@ -13,10 +13,11 @@ use super::{
 /// An invariant's name and whether it holds.
 type Invariant = (&'static str, fn(&MetadataState) -> bool);
 
-const INVARIANTS: [Invariant; 12] = [
+const INVARIANTS: [Invariant; 13] = [
     ("pointers are ordered and only existing partitions have a log", pointers_are_ordered),
     ("rows are contiguous up to the high watermark", rows_are_contiguous),
     ("pages are full in order and know their newest timestamp and their bytes", pages_are_sound),
+    ("rows below a log start are known to be there", |state| state.logs.knows_surplus()),
     ("an object's live runs are the rows that name it", live_runs_equal_rows),
     ("an object has one id and an id one object", objects_have_one_id),
     ("only unused objects that nobody can name are condemned", condemned_are_unused),

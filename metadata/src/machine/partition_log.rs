@@ -7,16 +7,17 @@
 //! # Invariants
 //! - Rows are contiguous: each batch starts at the high watermark.
 //! - `log_start <= high_watermark`, and neither falls.
+//! - Rows wholly below the log start are shown to nobody, and forgotten soon.
 //! - A row covers contiguous accepted batches of one extent: a duplicate or refused batch between
 //!   two of them splits the run around its bytes.
 //!
 //! # Not here
 //! Which batches are accepted (`producer`), who still uses an object (`object`).
 
-use std::{ops::Bound, sync::Arc};
+use std::{collections::VecDeque, ops::Bound, sync::Arc};
 
 use aquifer_storage::model::{Offset, OffsetRange, Timestamp, TopicId, TopicPartition};
-use rpds::RedBlackTreeMapSync;
+use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 use super::object::ObjectId;
 
@@ -153,6 +154,69 @@ impl PartitionLog {
         Some(Placed { base, row: base, is_new_row: true })
     }
 
+    /// Raises the log start, at most to the high watermark; it never falls. Rows that are wholly
+    /// below it are still to be forgotten.
+    pub fn raise_log_start(&mut self, to: Offset) {
+        self.log_start = self.log_start.max(to).min(self.high_watermark);
+    }
+
+    /// Whether there are rows wholly below the log start.
+    pub fn has_surplus(&self) -> bool {
+        self.rows().next().is_some_and(|row| row.next() <= self.log_start)
+    }
+
+    /// Forgets the first rows that are wholly below the log start, those of one page at most, and
+    /// returns them. A row that the log start cuts keeps its bytes.
+    pub fn forget_surplus(&mut self) -> Vec<Row> {
+        let start = self.log_start;
+        let Some((key, page)) = self.pages.first().map(|(key, page)| (*key, Arc::clone(page)))
+        else {
+            let kept = self.tail.partition_point(|row| row.next() <= start);
+            return self.tail.drain(..kept).collect();
+        };
+        let mut surplus: VecDeque<Row> = page.rows_from(Offset::ZERO).collect();
+        let kept: Vec<Row> =
+            surplus.split_off(surplus.partition_point(|row| row.next() <= start)).into();
+        if surplus.is_empty() {
+            return Vec::new();
+        }
+        self.pages.remove_mut(&key);
+        let mut blocks = kept.chunks(TAIL_ROWS_MAX);
+        if let Some(first) = blocks.next() {
+            let mut page = Page::new(first);
+            blocks.for_each(|block| page.push_block(block));
+            self.pages.insert_mut(first[0].base, Arc::new(page));
+        }
+        surplus.into()
+    }
+
+    /// The first row from `offset` on whose newest record is not older than `oldest`. Pages without
+    /// one are passed over unread.
+    pub fn first_since(&self, offset: Offset, oldest: Timestamp) -> Option<Row> {
+        let upto = (Bound::Unbounded, Bound::Included(offset));
+        let first = self.pages.range::<Offset, _>(upto).next_back().map(|(key, _)| *key);
+        let pages = self.pages.range(first.unwrap_or(Offset::ZERO)..);
+        let recent = pages.filter(|(_, page)| oldest <= page.max_timestamp());
+        let sealed = recent.flat_map(|(_, page)| page.rows_from(offset));
+        let tail = self.tail.iter().filter(|row| offset < row.next()).copied();
+        sealed.chain(tail).find(|row| oldest <= row.max_timestamp)
+    }
+
+    /// The largest timestamp of the rows from `offset` on; only the page that holds `offset` and
+    /// the tail are read.
+    pub fn newest_since(&self, offset: Offset) -> Option<Timestamp> {
+        let upto = (Bound::Unbounded, Bound::Included(offset));
+        let holding = self.pages.range::<Offset, _>(upto).next_back();
+        let later = (Bound::Excluded(offset), Bound::Unbounded);
+        let later = self.pages.range::<Offset, _>(later).map(|(_, page)| page.max_timestamp());
+        let held = holding.into_iter().flat_map(|(_, page)| page.rows_from(offset));
+        let tail = self.tail.iter().filter(|row| offset < row.next());
+        held.map(|row| row.max_timestamp)
+            .chain(later)
+            .chain(tail.map(|row| row.max_timestamp))
+            .max()
+    }
+
     /// Adds a row behind the last one.
     pub fn push(&mut self, row: Row) {
         if self.tail.len() == TAIL_ROWS_MAX {
@@ -227,6 +291,8 @@ impl PartitionLog {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct PartitionLogs {
     logs: RedBlackTreeMapSync<TopicPartition, PartitionLog>,
+    /// Those with rows wholly below their log start.
+    surplus: RedBlackTreeSetSync<TopicPartition>,
 }
 
 impl PartitionLogs {
@@ -242,7 +308,42 @@ impl PartitionLogs {
 
     /// Puts a log in place.
     pub fn restore(&mut self, partition: TopicPartition, log: PartitionLog) {
+        if log.has_surplus() {
+            self.surplus.insert_mut(partition);
+        }
         self.logs.insert_mut(partition, log);
+    }
+
+    /// Raises a partition's log start. Rows below it go with this entry and the next ones.
+    pub fn raise_log_start(&mut self, partition: TopicPartition, to: Offset) {
+        let Some(log) = self.logs.get_mut(&partition) else { return };
+        log.raise_log_start(to);
+        if log.has_surplus() {
+            self.surplus.insert_mut(partition);
+        }
+    }
+
+    /// Forgets about `rows_max` rows below log starts and returns them, so that their objects can
+    /// be released.
+    pub fn forget_surplus(&mut self, rows_max: usize) -> Vec<Row> {
+        let mut forgotten = Vec::new();
+        while forgotten.len() < rows_max
+            && let Some(partition) = self.surplus.first().copied()
+        {
+            let rows = self.logs.get_mut(&partition).map(PartitionLog::forget_surplus);
+            let rows = rows.unwrap_or_default();
+            if rows.is_empty() {
+                self.surplus.remove_mut(&partition);
+            }
+            forgotten.extend(rows);
+        }
+        forgotten
+    }
+
+    /// Whether every log with rows below its start is known to have some.
+    pub fn knows_surplus(&self) -> bool {
+        let with_some = self.logs.iter().filter(|(_, log)| log.has_surplus());
+        with_some.into_iter().all(|(partition, _)| self.surplus.contains(partition))
     }
 
     /// Removes a deleted topic's logs and returns them, so that their objects can be released.
@@ -254,6 +355,7 @@ impl PartitionLogs {
             .collect();
         for (partition, _) in &removed {
             self.logs.remove_mut(partition);
+            self.surplus.remove_mut(partition);
         }
         removed.into_iter().map(|(_, log)| log).collect()
     }

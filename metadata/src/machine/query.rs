@@ -19,6 +19,17 @@ pub enum Query {
         /// At most this many rows.
         limit: u32,
     },
+    /// The first row of a partition, from the one that holds `offset` on, that can have a record of
+    /// this time. Answered as `Runs` with one row or none. Costs a look at each page of 512 rows
+    /// and reading one or two of them: a millisecond for ten million rows.
+    RunByTime {
+        /// The partition.
+        partition: TopicPartition,
+        /// Where to start.
+        offset: Offset,
+        /// Which record is looked for.
+        time: TimeSpec,
+    },
     /// A question to one group's coordinator.
     Group(GroupQuery),
     /// How much partitions hold that hold anything, from one to another.
@@ -48,10 +59,19 @@ pub enum Query {
     },
 }
 
+/// Which record of a partition is looked for by its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeSpec {
+    /// The first one that is not older.
+    Since(Timestamp),
+    /// The newest; the first of those that are equally new.
+    Newest,
+}
+
 /// The answer to a [`Query`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// To `Runs`; `None` when the partition does not exist.
+    /// To `Runs` and `RunByTime`; `None` when the partition does not exist.
     Runs(Option<PartitionRuns>),
     /// To `Group`.
     Group(GroupAnswer),

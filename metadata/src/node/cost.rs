@@ -46,6 +46,7 @@ impl Cost {
                 let touches = (create.partitions as usize).min(ENTRY_TOUCHES_MAX);
                 Self { touches, ..Self::bytes(0) }
             }
+            Command::DeleteRecords(_) => Self { touches: 1, ..Self::bytes(0) },
             Command::Group(group) => Self::of_group(group),
             Command::FenceSession { .. }
             | Command::DeleteTopic { .. }

@@ -267,7 +267,8 @@ impl ProposerTask {
             mono_ms: self.seams.clock.mono().since_zero().as_millis() as u64,
             wall_ms: self.seams.clock.wall().millis(),
         };
-        let min_level = commands.iter().map(Command::level).max().unwrap_or_default();
+        // A node that is not yet as new as this one goes on until something is new to it.
+        let min_level = commands.iter().map(Command::level).max().unwrap_or(1);
         let entry = Entry { stamp, min_level, commands };
         let encoded = codec::encode_entry(&entry);
         let guessed = self.guess(&entry, under_way);

@@ -86,3 +86,57 @@ fn exhausted_offsets_refuse_a_batch_and_change_nothing() {
     assert!(log.append(&batch(1, 0, 2)).is_some());
     assert_eq!(log.high_watermark(), at(i64::MAX));
 }
+
+/// The bases of all rows.
+fn bases(log: &PartitionLog) -> Vec<i64> {
+    log.rows().map(|row| row.base.value()).collect()
+}
+
+#[test]
+fn rows_wholly_below_the_log_start_are_forgotten_and_a_cut_one_stays_whole() {
+    for start in [0, 1, 3, 4, 47, 48, 49, 1536, 1538, 3071, 5900, 5952, 5999, 6000] {
+        let mut log = scattered(2000);
+        log.raise_log_start(at(start));
+        let mut forgotten = Vec::new();
+        while log.has_surplus() {
+            let rows = log.forget_surplus();
+            assert!((1..=PAGE_ROWS_MAX).contains(&rows.len()), "start {start}");
+            forgotten.extend(rows);
+        }
+        assert_eq!(log.forget_surplus(), [], "start {start}");
+        let kept: Vec<i64> = (0..2000).map(|n| n * 3).filter(|base| start < base + 3).collect();
+        assert_eq!(bases(&log), kept, "start {start}");
+        assert_eq!(forgotten.len() + kept.len(), 2000);
+        assert_eq!(log.append(&batch(9999, 0, 3)).unwrap().base, at(6000));
+        assert_eq!(log.rows_from(at(start)).count(), kept.len() + 1, "start {start}");
+    }
+}
+
+#[test]
+fn the_log_start_neither_falls_nor_passes_the_high_watermark() {
+    let mut log = scattered(3);
+    for (to, expected) in [(4, 4), (2, 4), (100, 9), (0, 9)] {
+        log.raise_log_start(at(to));
+        assert_eq!(log.log_start(), at(expected));
+    }
+}
+
+#[test]
+fn a_lookup_by_time_is_what_a_walk_over_all_rows_finds() {
+    let time = |n: i64| (n * 7919) % 1009;
+    let mut log = PartitionLog::default();
+    for n in 0..1500_u32 {
+        let max_timestamp = Timestamp::from_millis(time(n.into()));
+        log.append(&NewBatch { max_timestamp, ..batch(n, 0, 3) }).unwrap();
+    }
+    for from in [0, 1, 3, 700, 1536, 4400, 4499, 4500] {
+        let rows: Vec<_> = log.rows().filter(|row| at(from) < row.next()).collect();
+        let newest = rows.iter().map(|row| row.max_timestamp).max();
+        assert_eq!(log.newest_since(at(from)), newest, "from {from}");
+        for oldest in [-1, 0, 500, 1007, 1008, 1009] {
+            let oldest = Timestamp::from_millis(oldest);
+            let expected = rows.iter().find(|row| oldest <= row.max_timestamp).copied();
+            assert_eq!(log.first_since(at(from), oldest), expected, "{oldest} from {from}");
+        }
+    }
+}
