@@ -1,4 +1,5 @@
-//! A Kafka v2 record batch seen through its 61-byte header. Records stay compressed and unread.
+//! A Kafka v2 record batch seen through its 61-byte header. Records stay compressed and unread,
+//! except where a topic or a lookup by time asks for them (`records`, `rework`).
 //!
 //! The batch's CRC covers `attributes` to the end, so base offset and leader epoch can be patched
 //! on the way out without touching it ([`patched_header`]).
@@ -8,11 +9,13 @@
 //! - A [`ValidatedBatch`] also keeps the rules for *produced* batches.
 //!
 //! # Not here
-//! Kafka's error codes (`agent::wire`); decompression and checks of single records
-//! (`agent::produce`).
+//! Kafka's error codes (`agent::wire`).
 
+pub mod compression;
 mod header;
 mod hole;
+pub mod records;
+pub mod rework;
 mod split;
 mod validate;
 

@@ -103,6 +103,19 @@ impl Attributes {
         self.0 & DELETE_HORIZON_BIT != 0
     }
 
+    /// The same bits with another codec.
+    #[must_use]
+    pub const fn with_codec(self, codec: Codec) -> Self {
+        let code = match codec {
+            Codec::None => 0,
+            Codec::Gzip => 1,
+            Codec::Snappy => 2,
+            Codec::Lz4 => 3,
+            Codec::Zstd => 4,
+        };
+        Self(self.0 & !CODEC_MASK | code)
+    }
+
     /// The same bits with the append-time bit set or cleared.
     #[must_use]
     pub const fn with_append_time(self, append_time: bool) -> Self {

@@ -168,6 +168,11 @@ impl ValidatedBatch {
         self.header().attributes.is_append_time()
     }
 
+    /// A validated batch whose records were compressed anew.
+    pub(super) const fn reworked(checked: CheckedBatch) -> Self {
+        Self { checked }
+    }
+
     /// The batch as a `LogAppendTime` topic stores it: flag set, `max_timestamp` = `now`.
     #[must_use]
     pub fn with_append_time(&self, now: Timestamp) -> Self {
