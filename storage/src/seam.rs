@@ -72,6 +72,12 @@ pub trait Rng: Send + Sync + 'static {
 pub trait Spawn: Send + Sync + 'static {
     /// Runs `task` to its end in the background. `name` says what it is in traces.
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>);
+
+    /// Runs `work`, which computes for long and waits for nothing, where it keeps no task waiting.
+    /// Where there is one thread it is a task like any other.
+    fn compute(&self, name: &'static str, work: Box<dyn FnOnce() + Send>) {
+        self.spawn(name, Box::pin(async move { work() }));
+    }
 }
 
 /// The seams, handed down from `main` to everything that needs one.
@@ -96,6 +102,22 @@ impl Seams {
     /// Runs `task` in the background.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.spawn.spawn(name, Box::pin(task));
+    }
+
+    /// What `work` gives, which computes for long and waits for nothing; `None` when it panicked or
+    /// the process ends.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the result, not the work: bound how much there is at a time.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (done, result) = tokio::sync::oneshot::channel();
+        let work = move || drop(done.send(work())); // Nobody may wait for it any more.
+        self.spawn.compute(name, Box::new(work));
+        result.await.ok()
     }
 
     /// Runs `future` for at most `duration`; `None` when it did not finish and was dropped.
@@ -153,6 +175,10 @@ pub mod system {
     impl Spawn for TokioSpawn {
         fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) {
             drop(tokio::spawn(task)); // Detached: the task ends by its own shutdown signal.
+        }
+
+        fn compute(&self, _name: &'static str, work: Box<dyn FnOnce() + Send>) {
+            drop(tokio::task::spawn_blocking(work));
         }
     }
 

@@ -21,6 +21,8 @@ pub struct TestBatch {
     pub attributes: u16,
     /// Base and largest timestamp.
     pub timestamp_ms: i64,
+    /// How much later each record is than the one before it.
+    pub timestamp_step_ms: u32,
     /// Value of every record; at most 32 bytes.
     pub value: Vec<u8>,
 }
@@ -33,6 +35,7 @@ impl Default for TestBatch {
             producer: (-1, -1, -1),
             attributes: 0,
             timestamp_ms: 1_000,
+            timestamp_step_ms: 0,
             value: b"water".to_vec(),
         }
     }
@@ -47,7 +50,8 @@ impl TestBatch {
         assert!(self.value.len() <= 32, "lengths are written as one-byte varints");
         let mut records = Vec::new();
         for delta in 0..self.records {
-            let mut record = vec![0, 0]; // Attributes, timestamp delta.
+            let mut record = vec![0]; // Attributes.
+            put_varint(&mut record, (delta * self.timestamp_step_ms) << 1);
             put_varint(&mut record, delta << 1);
             record.push(1); // Key length -1: no key.
             put_varint(&mut record, (self.value.len() as u32) << 1);
@@ -68,7 +72,9 @@ impl TestBatch {
             attributes: Attributes::from_bits(self.attributes),
             last_offset_delta: count - 1,
             base_timestamp: Timestamp::from_millis(self.timestamp_ms),
-            max_timestamp: Timestamp::from_millis(self.timestamp_ms),
+            max_timestamp: Timestamp::from_millis(
+                self.timestamp_ms + i64::from(self.timestamp_step_ms) * i64::from(count - 1),
+            ),
             producer_id,
             producer_epoch,
             base_sequence,

@@ -24,6 +24,8 @@ pub struct RecordHead {
     pub timestamp: Timestamp,
     /// Whether it has a key.
     pub has_key: bool,
+    /// Lengths of key and value in bytes, of none 0; of the value only in [`Depth::Whole`].
+    pub sizes: (i32, i32),
 }
 
 /// Records that cannot be read.
@@ -129,10 +131,13 @@ impl RecordWalk<'_> {
         let timestamp_delta = self.varlong()?;
         let offset_delta = self.varint()?;
         let key_bytes = self.varint()?;
-        match self.depth {
-            Depth::Heads => self.skip(i64::from(length) - self.read)?,
+        let value_bytes = match self.depth {
+            Depth::Heads => {
+                self.skip(i64::from(length) - self.read)?;
+                0
+            }
             Depth::Whole => self.rest_of_record(key_bytes)?,
-        }
+        };
         if self.read != i64::from(length) {
             return Err(RecordsDamaged::Size { expected: length, read: self.read });
         }
@@ -143,10 +148,12 @@ impl RecordWalk<'_> {
                 Timestamp::from_millis(base.wrapping_add(timestamp_delta))
             }
         };
-        Ok(RecordHead { offset_delta, timestamp, has_key: 0 <= key_bytes })
+        let sizes = (key_bytes.max(0), value_bytes.max(0));
+        Ok(RecordHead { offset_delta, timestamp, has_key: 0 <= key_bytes, sizes })
     }
 
-    fn rest_of_record(&mut self, key_bytes: i32) -> Result<(), RecordsDamaged> {
+    /// Passes over key, value and headers; returns the value's length.
+    fn rest_of_record(&mut self, key_bytes: i32) -> Result<i32, RecordsDamaged> {
         self.skip_nullable(key_bytes)?;
         let value_bytes = self.varint()?;
         self.skip_nullable(value_bytes)?;
@@ -157,10 +164,10 @@ impl RecordWalk<'_> {
         for _ in 0..headers {
             let name_bytes = self.varint()?;
             self.skip(i64::from(name_bytes))?;
-            let value_bytes = self.varint()?;
-            self.skip_nullable(value_bytes)?;
+            let bytes = self.varint()?;
+            self.skip_nullable(bytes)?;
         }
-        Ok(())
+        Ok(value_bytes)
     }
 
     /// Passes over a field whose length -1 (in Kafka any negative one) says that there is none.

@@ -24,8 +24,20 @@ pub const RECORD_ERRORS_MAX: usize = 1000;
 pub struct RecordRules {
     /// Each has a key: the topic is compacted.
     pub keyed: bool,
-    /// The oldest and the newest timestamp taken, in milliseconds; -1 is always taken.
-    pub timestamps: Option<(i64, i64)>,
+    /// Which timestamps are taken.
+    pub timestamps: TimestampRule,
+}
+
+/// Which timestamps records may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimestampRule {
+    /// Any.
+    #[default]
+    Any,
+    /// From the oldest to the newest, in milliseconds, and -1.
+    Within(i64, i64),
+    /// Those of their client, who leaves the time of the append to the broker.
+    NotOfAppend,
 }
 
 /// Why records were refused.
@@ -63,31 +75,48 @@ pub enum RecordFault {
     NoKey,
     /// It is too old or too new.
     Timestamp(Timestamp),
+    /// Its client says when it was appended.
+    AppendTime {
+        /// What it says.
+        timestamp: Timestamp,
+        /// Lengths of key and value in bytes.
+        sizes: (i32, i32),
+    },
 }
 
-/// Looks at every record.
+/// Looks at every record and returns the newest timestamp, -1 without any.
 ///
 /// # Errors
 /// Records that break the rules, [`RECORD_ERRORS_MAX`] of them at most.
-pub fn check_records(batch: &ValidatedBatch, rules: RecordRules) -> Result<(), RecordsRejected> {
+pub fn check_records(
+    batch: &ValidatedBatch,
+    rules: RecordRules,
+) -> Result<Timestamp, RecordsRejected> {
+    let is_of_append = batch.has_client_append_time();
+    let mut newest = Timestamp::NONE;
     let mut rejected = Vec::new();
     let walk = walk_records(batch.header(), batch.bytes(), Depth::Whole)?;
     for (index, head) in (0..).zip(walk) {
         let head = head?;
+        newest = newest.max(head.timestamp);
         let time = head.timestamp.millis();
-        let is_timely = rules
-            .timestamps
-            .is_none_or(|(oldest, newest)| time == -1 || (oldest..=newest).contains(&time));
-        let why = match (rules.keyed && !head.has_key, is_timely) {
-            (true, _) => RecordFault::NoKey,
-            (false, false) => RecordFault::Timestamp(head.timestamp),
-            (false, true) => continue,
+        let why = match rules.timestamps {
+            _ if rules.keyed && !head.has_key => RecordFault::NoKey,
+            TimestampRule::Within(oldest, newest)
+                if time != -1 && !(oldest..=newest).contains(&time) =>
+            {
+                RecordFault::Timestamp(head.timestamp)
+            }
+            TimestampRule::NotOfAppend if is_of_append => {
+                RecordFault::AppendTime { timestamp: head.timestamp, sizes: head.sizes }
+            }
+            TimestampRule::Any | TimestampRule::Within(..) | TimestampRule::NotOfAppend => continue,
         };
         if rejected.len() < RECORD_ERRORS_MAX {
             rejected.push(RecordRejected { index, offset_delta: head.offset_delta, why });
         }
     }
-    if rejected.is_empty() { Ok(()) } else { Err(RecordsRejected::Records(rejected)) }
+    if rejected.is_empty() { Ok(newest) } else { Err(RecordsRejected::Records(rejected)) }
 }
 
 /// The batch with its records compressed as `packing` says. Everything else stays: producer,

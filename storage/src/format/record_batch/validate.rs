@@ -179,6 +179,16 @@ impl ValidatedBatch {
         Self { checked: self.checked.restamped(true, now) }
     }
 
+    /// The batch with the largest timestamp that its records have.
+    #[must_use]
+    pub fn with_max_timestamp(self, newest: Timestamp) -> Self {
+        if self.header().max_timestamp == newest {
+            return self;
+        }
+        let append_time = self.has_client_append_time();
+        Self { checked: self.checked.restamped(append_time, newest) }
+    }
+
     /// The batch in memory of its own, no longer a part of the frame it came in.
     #[must_use]
     pub fn detached(self) -> Self {

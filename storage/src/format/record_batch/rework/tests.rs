@@ -97,20 +97,30 @@ fn a_batch_above_the_limit_once_it_is_repacked_is_refused_with_its_size() {
 #[test]
 fn records_without_key_and_out_of_time_are_named_by_their_place() {
     let batch = validated(&TestBatch { records: 3, timestamp_ms: 50, ..TestBatch::default() });
-    let check = |keyed, timestamps| check_records(&batch, RecordRules { keyed, timestamps });
+    let check = |keyed, timestamps: Option<(i64, i64)>| {
+        let within = |(oldest, newest)| TimestampRule::Within(oldest, newest);
+        let timestamps = timestamps.map_or(TimestampRule::Any, within);
+        check_records(&batch, RecordRules { keyed, timestamps })
+    };
+    let newest = Ok(Timestamp::from_millis(50));
     let all = |why: RecordFault| {
         let at = |index| RecordRejected { index, offset_delta: index as i32, why };
         Err(RecordsRejected::Records(vec![at(0), at(1), at(2)]))
     };
     let late = RecordFault::Timestamp(Timestamp::from_millis(50));
-    assert_eq!(check(false, None), Ok(()));
+    assert_eq!(check(false, None), newest);
     assert_eq!(check(true, Some((51, 60))), all(RecordFault::NoKey));
-    assert_eq!(check(false, Some((50, 50))), Ok(()));
+    assert_eq!(check(false, Some((50, 50))), newest);
     assert_eq!(check(false, Some((51, 60))), all(late));
     assert_eq!(check(false, Some((0, 49))), all(late));
     let timeless = validated(&TestBatch { timestamp_ms: -1, ..TestBatch::default() });
-    let rules = RecordRules { keyed: false, timestamps: Some((10, 20)) };
-    assert_eq!(check_records(&timeless, rules), Ok(()));
+    let rules = RecordRules { keyed: false, timestamps: TimestampRule::Within(10, 20) };
+    assert_eq!(check_records(&timeless, rules), Ok(Timestamp::NONE));
+    let rules = RecordRules { keyed: false, timestamps: TimestampRule::NotOfAppend };
+    assert_eq!(check_records(&batch, rules), newest);
+    let claims = batch.with_append_time(Timestamp::from_millis(60));
+    let why = RecordFault::AppendTime { timestamp: Timestamp::from_millis(60), sizes: (0, 5) };
+    assert_eq!(check_records(&claims, rules), all(why));
 }
 
 #[test]
