@@ -7,6 +7,7 @@ mod api_versions;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
@@ -185,6 +186,7 @@ async fn dispatch(
         ApiKey::Metadata => route!(broker, request, parts, metadata::handle),
         ApiKey::CreateTopics => route!(broker, request, parts, create_topics::handle),
         ApiKey::DeleteTopics => route!(broker, request, parts, delete_topics::handle),
+        ApiKey::DeleteRecords => route!(broker, request, parts, delete_records::handle),
         ApiKey::DescribeConfigs => route!(broker, request, parts, describe_configs::handle),
         ApiKey::DescribeCluster => route!(broker, request, parts, describe_cluster::handle),
         ApiKey::DescribeQuorum => route!(broker, request, parts, describe_quorum::handle),

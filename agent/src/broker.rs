@@ -15,11 +15,15 @@ use aquifer_metadata::{
     watch::CatalogNode,
 };
 use aquifer_storage::{budget::Budgets, error::Outcome, seam::Seams};
+use tokio::sync::Semaphore;
 
 use crate::{
     api::Request, config::ServerOptions, fetch::Fetcher, metrics::Metrics, placement::zone,
     produce::Producer, session::Session, view::View,
 };
+
+/// Turns of [`Broker::reworks`].
+pub const REWORKS_MAX: usize = 4;
 
 /// One agent, as its request handlers see it.
 pub struct Broker {
@@ -47,6 +51,8 @@ pub struct Broker {
     pub num_partitions: u32,
     /// This agent's zone.
     pub zone: Option<String>,
+    /// Turns to look at a produced batch's records: each takes a core, and a decoder's window.
+    pub reworks: Semaphore,
     /// Counts connections, for their names.
     pub connections: AtomicU64,
     /// Counts group requests, for their retry keys.

@@ -13,6 +13,7 @@
 //! - Every wait has an end: an answer comes within the client's wait and some seconds.
 
 mod answer;
+mod by_time;
 mod catch_up;
 mod connection;
 #[cfg(feature = "bench-internals")]
@@ -43,6 +44,7 @@ use aquifer_storage::{
     seam::{MonoTime, Seams},
 };
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use self::{
     answer::Kept,
@@ -106,6 +108,7 @@ pub struct Fetcher {
     missing: Arc<Mutex<MissingObjects>>,
     session_room: SessionRoom,
     catch_up: CatchUp,
+    lookups: Arc<Semaphore>,
 }
 
 /// What one connection reads, and where.
@@ -215,6 +218,7 @@ impl Fetcher {
             missing,
             session_room,
             catch_up,
+            lookups: Arc::new(Semaphore::new(by_time::LOOKUPS_MAX)),
         }
     }
 

@@ -102,16 +102,10 @@ use ValueRule::{Bool, Fraction, GzipLevel, IntAtLeast, ListOf, LongAtLeast, OneO
 
 /// Every topic config of Kafka 4.3, by name.
 pub const TOPIC_CONFIGS: &[TopicConfig] = &[
-    only(
-        config("cleanup.policy", "log.cleanup.policy", "delete", ListOf(&["compact", "delete"])),
-        &["delete", ""],
-    ),
+    config("cleanup.policy", "log.cleanup.policy", "delete", ListOf(&["compact", "delete"])),
     config("compression.gzip.level", "compression.gzip.level", "-1", GzipLevel),
     config("compression.lz4.level", "compression.lz4.level", "9", IntAtLeast(1)),
-    only(
-        config("compression.type", "compression.type", "producer", OneOf(NAMES_CODEC)),
-        &["producer"],
-    ),
+    config("compression.type", "compression.type", "producer", OneOf(NAMES_CODEC)),
     config("compression.zstd.level", "compression.zstd.level", "3", IntAtLeast(-131_072)),
     config("delete.retention.ms", "log.cleaner.delete.retention.ms", "86400000", LongAtLeast(0)),
     config("file.delete.delay.ms", "log.segment.delete.delay.ms", "60000", LongAtLeast(0)),
@@ -136,14 +130,11 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
         MAX,
         LongAtLeast(0),
     ),
-    only(
-        config(
-            "message.timestamp.type",
-            "log.message.timestamp.type",
-            "CreateTime",
-            OneOf(&["CreateTime", "LogAppendTime"]),
-        ),
-        &["CreateTime"],
+    config(
+        "message.timestamp.type",
+        "log.message.timestamp.type",
+        "CreateTime",
+        OneOf(&["CreateTime", "LogAppendTime"]),
     ),
     config("min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio", "0.5", Fraction),
     config("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms", "0", LongAtLeast(0)),
@@ -159,6 +150,8 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
     config("segment.jitter.ms", "", "0", LongAtLeast(0)),
     config("segment.ms", "", "604800000", LongAtLeast(1)),
     config("unclean.leader.election.enable", "unclean.leader.election.enable", "false", Bool),
+    // Ours: whether every record of a batch is looked at, or its header only.
+    config("aquifer.validate", "", "header", OneOf(&["header", "full"])),
 ];
 
 /// The config of this name.
@@ -251,6 +244,21 @@ pub fn validate<'a>(
 /// The value of `max.message.bytes` among a topic's overrides.
 pub fn max_message_bytes(overrides: &BTreeMap<String, String>) -> usize {
     overrides.get("max.message.bytes").and_then(|value| value.parse().ok()).unwrap_or(1_048_588)
+}
+
+/// Whether a topic keeps the last record of each key for ever: `cleanup.policy` without `delete`.
+pub fn is_compacted_only(overrides: &BTreeMap<String, String>) -> bool {
+    is_compacted(overrides) && !policies(overrides).any(|policy| policy == "delete")
+}
+
+/// Whether `cleanup.policy` names `compact`.
+pub fn is_compacted(overrides: &BTreeMap<String, String>) -> bool {
+    policies(overrides).any(|policy| policy == "compact")
+}
+
+fn policies(overrides: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
+    let policy = overrides.get("cleanup.policy").map_or("delete", String::as_str);
+    policy.split(',').map(str::trim)
 }
 
 /// A topic name's rule (Kafka's): 1 to 249 of `[a-zA-Z0-9._-]`, not `.` or `..`.

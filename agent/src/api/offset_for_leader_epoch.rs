@@ -8,13 +8,13 @@ use aquifer_metadata::machine::{
     effect::{Pointers, Run},
     query::{Answer, Query},
 };
-use aquifer_storage::model::{Offset, TopicPartition};
-
-use super::{
-    Request,
-    list_offsets::{FIRST_PUSH_MAX, check_epoch},
-    topics,
+use aquifer_storage::{
+    model::{Offset, TopicPartition},
+    seam::MonoTime,
 };
+use futures::{StreamExt, stream};
+
+use super::{Request, topics};
 use crate::{
     broker::Broker,
     wire::{
@@ -43,20 +43,30 @@ pub async fn handle(
 ) -> OffsetForLeaderEpochResponse {
     // One linearizable look for the whole request.
     let fresh = broker.view.fresh().await.is_ok();
+    let deadline = broker.seams.clock.mono() + topics::ASKED_MAX;
     let mut topics = Vec::with_capacity(body.topics.len());
     for topic in body.topics {
-        let by_name = TopicRef::Name(topic.topic.clone());
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for asked in &topic.partitions {
-            let found = match fresh {
-                true => end_of(broker, &by_name, asked).await,
-                false => Err(ErrorCode::LeaderNotAvailable),
-            };
-            partitions.push(row(asked.partition, found));
-        }
+        let by_name = &TopicRef::Name(topic.topic.clone());
+        let deadline = fresh.then_some(deadline);
+        let rows =
+            stream::iter(topic.partitions).map(|asked| answer(broker, by_name, asked, deadline));
+        let partitions = rows.buffered(topics::PARTITIONS_AT_ONCE).collect().await;
         topics.push(OffsetForLeaderEpochResponseTopics { topic: topic.topic, partitions });
     }
     OffsetForLeaderEpochResponse { topics, ..OffsetForLeaderEpochResponse::default() }
+}
+
+async fn answer(
+    broker: &Broker,
+    topic: &TopicRef,
+    asked: OffsetForLeaderEpochRequestTopicsPartitions,
+    deadline: Option<MonoTime>,
+) -> OffsetForLeaderEpochResponseTopicsPartitions {
+    let found = match deadline {
+        Some(deadline) => topics::until(broker, deadline, end_of(broker, topic, &asked)).await,
+        None => Err(ErrorCode::LeaderNotAvailable),
+    };
+    row(asked.partition, found)
 }
 
 fn row(
@@ -91,13 +101,8 @@ async fn end_of(
     topic: &TopicRef,
     asked: &OffsetForLeaderEpochRequestTopicsPartitions,
 ) -> Result<EpochEnd, ErrorCode> {
-    let found = topics::resolve(broker, topic).await?;
-    let unknown = ErrorCode::UnknownTopicOrPartition;
-    let partition = topics::partition(&found, asked.partition).ok_or(unknown)?;
-    let mut watch = broker.view.watch(partition);
-    let first_push = broker.seams.timeout(FIRST_PUSH_MAX, watch.known()).await;
-    let state = first_push.ok_or(ErrorCode::LeaderNotAvailable)?.ok_or(unknown)?;
-    check_epoch(asked.current_leader_epoch, &state.pointers)?;
+    let place = (asked.partition, asked.current_leader_epoch);
+    let state = topics::partition_state(broker, topic, place).await?;
     let pointers = state.pointers;
     let present = pointers.leader_epoch.value();
     // As Kafka: nothing is known of an epoch to come, and none is below 0.
@@ -107,7 +112,7 @@ async fn end_of(
     if asked.leader_epoch == present {
         return Ok(EpochEnd { epoch: present, offset: Some(pointers.high_watermark) });
     }
-    search(broker, partition, asked.leader_epoch, &pointers).await
+    search(broker, state.partition, asked.leader_epoch, &pointers).await
 }
 
 async fn search(
@@ -143,22 +148,28 @@ struct Search {
     high: Offset,
     /// The life of what is next below `low`.
     below: Option<i32>,
+    /// Whether `high` is where a row of a later life was seen to begin, and what is right before
+    /// it was not asked for yet: it is likely of a life before, and then it is found.
+    ends_at_later: bool,
 }
 
 impl Search {
     fn new(epoch: i32, pointers: &Pointers) -> Self {
         let (low, high) = (pointers.log_start, pointers.high_watermark);
-        Self { epoch, low, high, below: None }
+        Self { epoch, low, high, below: None, ends_at_later: false }
     }
 
     /// What to ask for next; `None` when it is found.
     fn probe(&self) -> Option<Offset> {
         let (low, high) = (self.low.value(), self.high.value());
-        (low < high).then(|| Offset::new(low + (high - low) / 2)).flatten()
+        let next = if self.ends_at_later { high - 1 } else { low + (high - low) / 2 };
+        (low < high).then(|| Offset::new(next)).flatten()
     }
 
     /// Takes the rows from `asked` on. There are none when what was there is deleted meanwhile.
     fn learn(&mut self, asked: Offset, rows: &[Run]) {
+        // One look right before it: where that is of a later life too, halving goes on.
+        let was_before_it = std::mem::take(&mut self.ends_at_later);
         if rows.is_empty() {
             self.high = asked;
         }
@@ -169,6 +180,7 @@ impl Search {
                 let begins =
                     if place == 0 { run.offsets.base.min(asked) } else { run.offsets.base };
                 self.high = self.high.min(begins).max(self.low);
+                self.ends_at_later = !was_before_it;
                 return;
             }
             self.low = self.low.max(run.offsets.next).min(self.high);
@@ -271,5 +283,14 @@ mod tests {
         let (end, questions) = searched(&log, 0, 0, PROBE_ROWS as usize);
         assert_eq!(end, at(0, 300_000));
         assert!(questions <= 20, "{questions}");
+    }
+
+    #[test]
+    fn what_ends_right_before_a_hole_that_was_seen_takes_one_more_question() {
+        let mut log: Vec<Run> = (0..100_000).map(|n| run(n * 3, n * 3 + 3, 0)).collect();
+        log.push(run(300_000, 1_000_300_000, 1));
+        let (end, questions) = searched(&log, 0, 0, PROBE_ROWS as usize);
+        assert_eq!(end, at(0, 300_000));
+        assert!(questions <= 2, "{questions}");
     }
 }

@@ -1,9 +1,13 @@
-//! Produce (0) v3-13: validate without decompressing, hand over, answer when metadata did.
+//! Produce (0) v3-13: validate, hand over, answer when metadata did. Records are decompressed only
+//! for topics that ask for it (`rules`).
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+mod rules;
 
-use aquifer_metadata::{machine::command::BatchRejected, watch::CatalogTopic};
+use std::{borrow::Cow, time::Duration};
+
+use aquifer_metadata::machine::command::BatchRejected;
 use aquifer_storage::{
+    budget::BudgetPermit,
     cache::block::KEPT_PIECE_BYTES_MIN,
     format::record_batch::{
         BATCH_HEADER_BYTES, Codec, RejectedAs, ValidatedBatch, validate_produced,
@@ -12,13 +16,13 @@ use aquifer_storage::{
     planted::{self, Bug},
 };
 
+use self::rules::{Refused, TopicRules};
 use super::{Answer, ConnectionState, PendingAnswer, bad, topics};
 use crate::{
     broker::Broker,
     metrics::ApiLabel,
     produce::{AppendOutcome, DEADLINE_MAX, Permit, ProduceBatch},
     server::frame_reader::Frame,
-    topic_config,
     wire::{
         codec::{Reader, Str},
         error_code::ErrorCode,
@@ -53,9 +57,12 @@ struct Row {
     index: i32,
     /// Refused before anything was sent, with words for people; else its batch was handed over.
     refused: Option<Refused>,
+    /// The time of the append, of records that have it; else -1.
+    append_time_ms: i64,
 }
 
-type Refused = (ErrorCode, Cow<'static, str>);
+/// Kafka's own tools may write to topics that it keeps for itself.
+const ADMIN_CLIENT: &str = "__admin_client";
 
 /// Reads the request and hands its batches over, in order; the returned future is its answer.
 ///
@@ -78,8 +85,10 @@ pub async fn start(
         let count = walk.partition_count();
         return Err(format!("{count} partitions in {} bytes of a Produce", prefix.rest_bytes));
     }
+    let is_admin = header.client_id.as_ref().is_some_and(|id| id.as_str() == ADMIN_CLIENT);
+    let asked = Asked { walk: &walk, version, is_admin };
+    let (topics, mut batches, permit) = check(broker, &asked, permit).await;
     let permit = Permit::new(permit);
-    let (topics, mut batches) = check(broker, &walk, version).await;
     detach_few(&mut batches, prefix.rest_bytes);
     let (acks, correlation) = (walk.acks, header.correlation_id);
     let timeout = match acks {
@@ -100,12 +109,22 @@ pub async fn start(
     }))
 }
 
-/// Sorts a request into batches to be handed over and partitions refused.
+/// A request, as far as its batches are judged by it.
+struct Asked<'a> {
+    walk: &'a ProduceWalk,
+    version: i16,
+    /// Whether it may write to topics that Kafka keeps for itself.
+    is_admin: bool,
+}
+
+/// Sorts a request into batches to be handed over and partitions refused. Batches that are made
+/// anew count against `permit` too.
 async fn check(
     broker: &Broker,
-    walk: &ProduceWalk,
-    version: i16,
-) -> (Vec<TopicRows>, Vec<ProduceBatch>) {
+    asked_all: &Asked<'_>,
+    mut permit: BudgetPermit,
+) -> (Vec<TopicRows>, Vec<ProduceBatch>, BudgetPermit) {
+    let walk = asked_all.walk;
     let mut topics: Vec<TopicRows> = Vec::new();
     let mut batches = Vec::with_capacity(walk.partition_count());
     let mut rules = Err(ErrorCode::UnknownTopicOrPartition);
@@ -119,18 +138,56 @@ async fn check(
             topics.push(TopicRows { topic: asked.topic.detached(), rows });
         }
         let index = asked.partition_index;
-        let refused = match admit(walk, version, asked, &rules) {
-            Ok((partition, batch)) => {
-                batches.push(ProduceBatch { partition, batch });
-                None
+        let mut row = Row { index, refused: None, append_time_ms: -1 };
+        match admit(asked_all, asked, &rules) {
+            Ok((partition, batch, rules)) => {
+                let stored = match rules.wants_records(&batch) {
+                    false => Ok(rules.stamped(batch)),
+                    true => rework(broker, rules, (batch, index), &mut permit).await,
+                };
+                row.append_time_ms = rules.append_time_ms();
+                match stored {
+                    Ok(batch) => batches.push(ProduceBatch { partition, batch }),
+                    Err(refused) => row.refused = Some(refused),
+                }
             }
-            Err(refused) => Some(refused),
-        };
-        topics.last_mut().expect("pushed above").rows.push(Row { index, refused });
+            Err(refused) => row.refused = Some(refused),
+        }
+        topics.last_mut().expect("pushed above").rows.push(row);
     }
     let bytes = batches.iter().map(|one: &ProduceBatch| one.batch.bytes().len() as u64).sum();
     broker.metrics.produced_bytes.inc_by(bytes);
-    (topics, batches)
+    (topics, batches, permit)
+}
+
+/// The batch after a look at its records, a few at a time and where that keeps nobody waiting.
+async fn rework(
+    broker: &Broker,
+    rules: &TopicRules,
+    (batch, index): (ValidatedBatch, i32),
+    permit: &mut BudgetPermit,
+) -> Result<ValidatedBatch, Refused> {
+    let busy = |words: &'static str| Refused::new(ErrorCode::KafkaStorageError, words);
+    let turn = broker.reworks.acquire().await;
+    let rules = rules.clone();
+    let reworking = broker.seams.compute("rework", move || {
+        let came_in = batch.bytes().as_ptr();
+        let reworked = rules.rework(batch, index)?;
+        let is_new = reworked.bytes().as_ptr() != came_in;
+        Ok((reworked, is_new))
+    });
+    let stopping = busy("not stored: the agent is stopping");
+    let (reworked, is_new) = reworking.await.ok_or(stopping)??;
+    drop(turn);
+    if is_new {
+        // Waiting for memory while holding some could go round in circles.
+        let bytes = reworked.bytes().len() as u64;
+        match broker.budgets.produce.try_acquire(bytes) {
+            Ok(Some(more)) => permit.merge(more),
+            Ok(None) | Err(_) => return Err(busy("not stored: no memory to compress it anew now")),
+        }
+    }
+    Ok(reworked)
 }
 
 /// The cache keeps a large batch as the part of its frame that it is, and so keeps the frame: that
@@ -158,47 +215,12 @@ fn unanswered(response: &ProduceResponse) -> Answer {
     }
 }
 
-/// What a topic asks of its batches.
-struct TopicRules {
-    topic: Arc<CatalogTopic>,
-    batch_bytes_max: usize,
-    /// The earliest and the latest timestamp taken, in milliseconds.
-    timestamps: (i64, i64),
-}
-
-impl TopicRules {
-    fn of(broker: &Broker, topic: Arc<CatalogTopic>) -> Self {
-        let limit = |name: &str| -> i64 {
-            let value = topic.configs.get(name).map(String::as_str);
-            let default = topic_config::topic_config(name).map(|config| config.default);
-            value.or(default).and_then(|text| text.parse().ok()).unwrap_or(i64::MAX)
-        };
-        let now = broker.session.leader_wall().millis();
-        let before = now.saturating_sub(limit("message.timestamp.before.max.ms"));
-        let after = now.saturating_add(limit("message.timestamp.after.max.ms"));
-        let batch_bytes_max = topic_config::max_message_bytes(&topic.configs);
-        Self { topic, batch_bytes_max, timestamps: (before, after) }
-    }
-
-    fn check_timestamps(&self, batch: &ValidatedBatch) -> Result<(), Refused> {
-        let header = batch.header();
-        let (first, last) = (header.base_timestamp.millis(), header.max_timestamp.millis());
-        let (before, after) = self.timestamps;
-        if (last != -1 && after < last) || (first != -1 && first < before) {
-            let words = format!("timestamps {first} to {last} are not within {before} to {after}");
-            return Err((ErrorCode::InvalidTimestamp, words.into()));
-        }
-        Ok(())
-    }
-}
-
-fn admit(
-    walk: &ProduceWalk,
-    version: i16,
+fn admit<'a>(
+    &Asked { walk, version, is_admin }: &Asked<'_>,
     asked: ProducePartition,
-    found: &Result<TopicRules, ErrorCode>,
-) -> Result<(TopicPartition, ValidatedBatch), Refused> {
-    let refuse = |code: ErrorCode, words: &'static str| Err((code, Cow::Borrowed(words)));
+    found: &'a Result<TopicRules, ErrorCode>,
+) -> Result<(TopicPartition, ValidatedBatch, &'a TopicRules), Refused> {
+    let refuse = |code: ErrorCode, words: &'static str| Err(Refused::new(code, words));
     if !matches!(walk.acks, -1..=1) {
         return refuse(ErrorCode::InvalidRequiredAcks, "acks must be -1, 0 or 1");
     }
@@ -213,6 +235,9 @@ fn admit(
     let Some(partition) = topics::partition(&rules.topic, asked.partition_index) else {
         return refuse(ErrorCode::UnknownTopicOrPartition, "no such partition");
     };
+    if topics::is_internal(&rules.topic.name) && !is_admin {
+        return refuse(ErrorCode::InvalidTopicException, "the topic is internal");
+    }
     let records = asked.records.unwrap_or_default();
     let batch = validate_produced(records, rules.batch_bytes_max).map_err(|rejected| {
         let code = match rejected.rejected_as() {
@@ -220,7 +245,7 @@ fn admit(
             RejectedAs::Corrupt => ErrorCode::CorruptMessage,
             RejectedAs::TooLarge => ErrorCode::MessageTooLarge,
         };
-        (code, rejected.to_string().into())
+        Refused::new(code, rejected.to_string())
     })?;
     let attributes = batch.header().attributes;
     if attributes.codec() == Some(Codec::Zstd) && version < FIRST_WITH_ZSTD {
@@ -230,17 +255,20 @@ fn admit(
         let code = ErrorCode::TransactionalIdAuthorizationFailed;
         return refuse(code, "a transactional batch without a transactional id");
     }
-    rules.check_timestamps(&batch)?;
-    // The topic's type is CreateTime: a client that claims append time is corrected, as in Kafka.
-    let batch = if batch.has_client_append_time() { batch.with_create_time() } else { batch };
-    Ok((partition, batch))
+    Ok((partition, batch, rules))
 }
 
 fn respond(version: i16, topics: Vec<TopicRows>, outcomes: Vec<AppendOutcome>) -> ProduceResponse {
     let mut outcomes = outcomes.into_iter();
-    let mut answer_row = |Row { index, refused: why }: Row| match why {
-        Some((code, words)) => refused(index, code, Some(words)),
-        None => answer(version, index, outcomes.next().unwrap_or(AppendOutcome::Unknown)),
+    let mut answer_row = |Row { index, refused: why, append_time_ms }: Row| match why {
+        Some(Refused { code, words, records }) => {
+            let row = refused(index, code, Some(words));
+            ProduceResponseResponsesPartitionResponses { record_errors: records, ..row }
+        }
+        None => {
+            let outcome = outcomes.next().unwrap_or(AppendOutcome::Unknown);
+            answer(version, (index, append_time_ms), outcome)
+        }
     };
     let mut answer_topic = |TopicRows { topic, rows }: TopicRows| ProduceResponseResponses {
         topic_id: topics::wire_id(&topic),
@@ -275,7 +303,7 @@ fn refused(
 
 fn answer(
     version: i16,
-    index: i32,
+    (index, append_time_ms): (i32, i64),
     outcome: AppendOutcome,
 ) -> ProduceResponseResponsesPartitionResponses {
     let accepted = |base: i64, log_start: i64, log_append_time_ms: i64| {
@@ -288,7 +316,7 @@ fn answer(
     };
     match outcome {
         AppendOutcome::Appended { base, log_start } => {
-            accepted(base.value(), log_start.value(), -1)
+            accepted(base.value(), log_start.value(), append_time_ms)
         }
         AppendOutcome::Duplicate { base, max_timestamp, log_start } => {
             accepted(base.value(), log_start.value(), max_timestamp.millis())

@@ -4,10 +4,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aquifer_metadata::{
     client::CallError,
-    machine::command::{AppliedReply, Command, CreateTopic, Reply, TopicRejected},
-    watch::CatalogTopic,
+    machine::{
+        command::{AppliedReply, Command, CreateTopic, Reply, TopicRejected},
+        effect::Pointers,
+    },
+    watch::{CatalogTopic, PartitionState},
 };
-use aquifer_storage::model::{LogIndex, PartitionIndex, TopicId, TopicPartition};
+use aquifer_storage::{
+    model::{LogIndex, PartitionIndex, TopicId, TopicPartition},
+    seam::MonoTime,
+};
 
 use crate::{
     broker::{Broker, mismatch},
@@ -18,6 +24,17 @@ use crate::{
 /// the wait for the other agents.
 pub const CHANGES_AT_ONCE: usize = 64;
 
+/// Partitions of one request that are looked at together: those not watched before are then told of
+/// together too.
+pub const PARTITIONS_AT_ONCE: usize = 64;
+
+/// How long all partitions of a request that asks about them may take: less than the 30 s after
+/// which clients give up, and with them what could be answered.
+pub const ASKED_MAX: Duration = Duration::from_secs(20);
+
+/// How long the answer waits for a partition that was not watched before.
+const FIRST_PUSH_MAX: Duration = Duration::from_secs(5);
+
 /// Metadata waited for the other agents as long already; a stream that is away comes back later.
 const OWN_VIEW_MAX: Duration = Duration::from_secs(1);
 
@@ -25,6 +42,11 @@ const OWN_VIEW_MAX: Duration = Duration::from_secs(1);
 pub async fn shown(broker: &Broker, index: LogIndex) {
     // Late is no error: a client that asks again is answered at a fresh index.
     let _ = broker.seams.timeout(OWN_VIEW_MAX, broker.view.wait_applied(index)).await;
+}
+
+/// Whether Kafka keeps a topic of this name for itself.
+pub fn is_internal(name: &str) -> bool {
+    matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
 }
 
 /// The topic of a reference, if this agent knows it.
@@ -52,6 +74,43 @@ pub async fn resolve(broker: &Broker, topic: &TopicRef) -> Result<Arc<CatalogTop
 pub fn partition(topic: &CatalogTopic, index: i32) -> Option<TopicPartition> {
     let exists = u32::try_from(index).is_ok_and(|index| index < topic.partitions);
     exists.then(|| TopicPartition { topic: topic.id, partition: PartitionIndex::new(index) })
+}
+
+/// What is known of a partition at a wire index. One that is watched for the first time is told of
+/// at an index after this call. Fails a client that knows another leader epoch, unless it says -1.
+pub async fn partition_state(
+    broker: &Broker,
+    topic: &TopicRef,
+    (index, leader_epoch): (i32, i32),
+) -> Result<Arc<PartitionState>, ErrorCode> {
+    let found = resolve(broker, topic).await?;
+    let unknown = ErrorCode::UnknownTopicOrPartition;
+    let partition = partition(&found, index).ok_or(unknown)?;
+    let mut watch = broker.view.watch(partition);
+    let first_push = broker.seams.timeout(FIRST_PUSH_MAX, watch.known()).await;
+    let state = first_push.ok_or(ErrorCode::LeaderNotAvailable)?.ok_or(unknown)?;
+    check_epoch(leader_epoch, &state.pointers)?;
+    Ok(state)
+}
+
+/// A client that knows another life of the cluster than this one asks for metadata first.
+fn check_epoch(theirs: i32, pointers: &Pointers) -> Result<(), ErrorCode> {
+    let ours = pointers.leader_epoch.value();
+    match theirs {
+        0.. if theirs < ours => Err(ErrorCode::FencedLeaderEpoch),
+        0.. if ours < theirs => Err(ErrorCode::UnknownLeaderEpoch),
+        _ => Ok(()),
+    }
+}
+
+/// What `asked` gives until `deadline`, of which there is one for the whole request.
+pub async fn until<T>(
+    broker: &Broker,
+    deadline: MonoTime,
+    asked: impl Future<Output = Result<T, ErrorCode>>,
+) -> Result<T, ErrorCode> {
+    let left = deadline.since(broker.seams.clock.mono());
+    broker.seams.timeout(left, asked).await.unwrap_or(Err(ErrorCode::LeaderNotAvailable))
 }
 
 /// Kafka's id of a topic reference for the answer.
@@ -98,5 +157,22 @@ pub async fn create(
             Ok(result)
         }
         other => Err(mismatch("propose", &other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::testing::{EPOCH, pointers};
+
+    #[test]
+    fn a_client_of_another_leader_epoch_is_told_which_side_is_behind() {
+        let (ours, told) = (EPOCH.value(), pointers(0, 10));
+        let fenced = Err(ErrorCode::FencedLeaderEpoch);
+        let unknown = Err(ErrorCode::UnknownLeaderEpoch);
+        let cases = [(-1, Ok(())), (ours - 1, fenced), (ours, Ok(())), (ours + 1, unknown)];
+        for (theirs, expected) in cases {
+            assert_eq!(check_epoch(theirs, &told), expected, "epoch {theirs}");
+        }
     }
 }

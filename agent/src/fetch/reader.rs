@@ -1,6 +1,6 @@
 //! Executes a plan: reads rows through the caches and cuts them into answers at batch bounds.
 
-mod pieces;
+pub(super) mod pieces;
 
 use std::pin::{Pin, pin};
 
@@ -58,7 +58,7 @@ pub(super) enum ReadFailed {
 
 /// A row and its bytes do not fit each other.
 #[derive(Debug, thiserror::Error)]
-enum RowDamaged {
+pub(super) enum RowDamaged {
     #[error(transparent)]
     Batch(#[from] BatchDamaged),
     #[error("a batch at offset {base} lies outside its row or overlaps another")]
@@ -178,7 +178,8 @@ impl Source<'_> {
     }
 }
 
-fn failed(run: &Run, error: &ReadError) -> ReadFailed {
+/// What a failed read of a row means.
+pub(super) fn failed(run: &Run, error: &ReadError) -> ReadFailed {
     if error.is_not_found() {
         return ReadFailed::Missing(run.object);
     }

@@ -13,7 +13,7 @@ use aquifer_metadata::{
     machine::{
         command::{AppliedReply, Command},
         effect::Run,
-        query::{Answer, PartitionRuns, Query},
+        query::{Answer, PartitionRuns, Query, TimeSpec},
     },
     watch::{PartitionState, WINDOW_RUNS_MAX, WatchEvent},
 };
@@ -40,6 +40,7 @@ use crate::{
     },
 };
 
+mod by_time;
 mod catch_up;
 mod incremental;
 
@@ -83,6 +84,19 @@ impl Metadata for StubMetadata {
             && let Some(other) = self.logs.lock().unwrap().get(partition)
         {
             log = other.clone();
+        }
+        if let (Query::RunByTime { offset, time, .. }, false) = (&query, log.runs.is_empty()) {
+            let mut rows: Vec<Run> = log.runs.clone();
+            rows.retain(|run| *offset < run.offsets.next);
+            let newest = rows.iter().map(|run| run.max_timestamp).max();
+            let oldest = match time {
+                TimeSpec::Since(oldest) => Some(*oldest),
+                TimeSpec::Newest => newest,
+            };
+            let found = rows.into_iter().find(|run| oldest <= Some(run.max_timestamp));
+            let runs = found.into_iter().collect();
+            let rows = PartitionRuns { pointers: pointers(0, log.end()), runs };
+            return Ok((LogIndex::new(1), Answer::Runs(Some(rows))));
         }
         if let (Query::Runs { offset, limit, .. }, false) = (query, log.runs.is_empty()) {
             let rows = log.runs.iter().filter(|run| offset < run.offsets.next);

@@ -15,8 +15,9 @@ fn every_default_obeys_its_own_rule_and_is_supported() {
 
 #[test]
 fn names_are_sorted_and_complete() {
-    assert_eq!(TOPIC_CONFIGS.len(), 33);
-    assert!(TOPIC_CONFIGS.is_sorted_by(|a, b| a.name < b.name));
+    let (kafkas, ours) = TOPIC_CONFIGS.split_at(33);
+    assert!(kafkas.is_sorted_by(|a, b| a.name < b.name));
+    assert!(ours.iter().all(|config| config.name.starts_with("aquifer.")));
 }
 
 #[test]
@@ -37,12 +38,7 @@ fn unknown_null_and_invalid_values_are_told_apart() {
 
 #[test]
 fn behaviour_that_is_not_there_is_refused_not_ignored() {
-    for (name, value) in [
-        ("cleanup.policy", "compact"),
-        ("compression.type", "zstd"),
-        ("message.timestamp.type", "LogAppendTime"),
-        ("remote.storage.enable", "true"),
-    ] {
+    for (name, value) in [("remote.storage.enable", "true"), ("remote.log.copy.disable", "true")] {
         assert!(matches!(check(name, Some(value)), Err(ConfigRejected::Unsupported { .. })));
     }
 }
@@ -63,7 +59,7 @@ fn the_table_is_what_a_kafka_4_3_broker_describes() {
     let oracle = include_str!("oracle.tsv");
     let rows: Vec<Vec<&str>> =
         oracle.lines().skip(1).map(|line| line.split('\t').collect()).collect();
-    assert_eq!(rows.len(), TOPIC_CONFIGS.len());
+    assert_eq!(rows.len(), 33);
     for (row, config) in rows.iter().zip(TOPIC_CONFIGS) {
         let synonym = row[6].rsplit(',').next().unwrap_or_default();
         assert_eq!(row[0], config.name);

@@ -70,7 +70,8 @@ pub(super) fn merge_advance(held: &PartitionSnapshot, advance: Advance) -> Merge
     if !joins {
         return Merge::Resync;
     }
-    runs.extend(advance.runs);
+    let readable = |run: &Run| advance.pointers.log_start < run.offsets.next;
+    runs.extend(advance.runs.into_iter().filter(readable));
     trim(&mut runs);
     Merge::Replace(PartitionSnapshot::Known(Arc::new(PartitionState {
         partition: held.partition,

@@ -190,6 +190,7 @@ async fn run(
         zone: None,
         connections: AtomicU64::new(0),
         group_requests: AtomicU64::new(0),
+        reworks: tokio::sync::Semaphore::new(aquifer_agent::broker::REWORKS_MAX),
     });
     listener::run(kafka, broker, CancellationToken::new()).await;
 }

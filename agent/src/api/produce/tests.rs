@@ -18,7 +18,7 @@ const FAILURES: [AppendOutcome; 7] = [
 ];
 
 fn code_of(version: i16, outcome: AppendOutcome) -> i16 {
-    answer(version, 0, outcome).error_code
+    answer(version, (0, -1), outcome).error_code
 }
 
 fn offset(value: i64) -> Offset {
@@ -29,7 +29,7 @@ fn offset(value: i64) -> Offset {
 fn every_error_names_no_offset() {
     for version in VERSIONS {
         for outcome in FAILURES {
-            let row = answer(version, 4, outcome);
+            let row = answer(version, (4, -1), outcome);
             assert_eq!((row.index, row.base_offset), (4, -1), "{outcome:?}");
             assert_eq!((row.log_append_time_ms, row.log_start_offset), (-1, -1), "{outcome:?}");
             assert_ne!(row.error_code, 0, "{outcome:?}");
@@ -71,16 +71,17 @@ fn an_idempotent_producer_is_never_made_to_give_up() {
 #[test]
 fn a_duplicate_is_a_success_at_its_original_offset() {
     let (base, log_start) = (offset(7), offset(2));
-    let row = answer(13, 0, AppendOutcome::Appended { base, log_start });
+    let row = answer(13, (0, 44), AppendOutcome::Appended { base, log_start });
     assert_eq!((row.error_code, row.base_offset, row.log_start_offset), (0, 7, 2));
+    assert_eq!(row.log_append_time_ms, 44);
     let max_timestamp = Timestamp::from_millis(55);
-    let row = answer(13, 0, AppendOutcome::Duplicate { base, max_timestamp, log_start });
+    let row = answer(13, (0, 44), AppendOutcome::Duplicate { base, max_timestamp, log_start });
     assert_eq!((row.error_code, row.base_offset, row.log_append_time_ms), (0, 7, 55));
 }
 
 #[test]
 fn an_answer_that_is_missing_is_unknown() {
-    let row = Row { index: 3, refused: None };
+    let row = Row { index: 3, refused: None, append_time_ms: -1 };
     let topic = TopicRef::Name(Str::from_static("t"));
     let response = respond(12, vec![TopicRows { topic, rows: vec![row] }], Vec::new());
     let told = &response.responses[0].partition_responses[0];

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 /// A batch and where it lies.
 #[derive(Clone, Debug)]
-pub(super) struct PlacedBatch {
+pub(in crate::fetch) struct PlacedBatch {
     pub batch: StoredBatch,
     /// Which of the slices it keeps in memory; `None` when it has memory of its own.
     pub slice: Option<usize>,
@@ -21,7 +21,7 @@ pub(super) struct PlacedBatch {
 
 /// The batches of `slices` from byte `start` on, where one begins: what [`split_batches`] gives for
 /// their concatenation.
-pub(super) fn split_slices(slices: &[CachedSlice], start: usize) -> SplitSlices<'_> {
+pub(in crate::fetch) fn split_slices(slices: &[CachedSlice], start: usize) -> SplitSlices<'_> {
     let mut split = SplitSlices { slices, place: 0, at: 0, inside: split_batches(Bytes::new()) };
     split.skip_bytes(start);
     split
@@ -29,7 +29,7 @@ pub(super) fn split_slices(slices: &[CachedSlice], start: usize) -> SplitSlices<
 
 /// See [`split_slices`]. Ends after the first error.
 #[derive(Clone, Debug)]
-pub(super) struct SplitSlices<'a> {
+pub(in crate::fetch) struct SplitSlices<'a> {
     slices: &'a [CachedSlice],
     /// The slice that is walked, and how far.
     place: usize,
