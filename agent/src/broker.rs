@@ -52,7 +52,7 @@ pub struct Broker {
     /// This agent's zone.
     pub zone: Option<String>,
     /// Turns to look at a produced batch's records: each takes a core, and a decoder's window.
-    pub reworks: Semaphore,
+    pub reworks: Arc<Semaphore>,
     /// Counts connections, for their names.
     pub connections: AtomicU64,
     /// Counts group requests, for their retry keys.

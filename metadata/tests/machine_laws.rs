@@ -16,7 +16,7 @@ use aquifer_metadata::{
         },
         effect::Effect,
         invariants,
-        query::{Answer, Query},
+        query::{Answer, Query, TimeSpec},
     },
 };
 use aquifer_storage::model::{
@@ -373,6 +373,33 @@ fn covers(node: &Node, partition: TopicPartition, batches: &[Written]) -> bool {
     read == batches
 }
 
+/// Whether a lookup by time finds the row that a walk over all rows finds.
+fn by_time(node: &Node, partition: TopicPartition) -> Result<(), (i64, TimeSpec)> {
+    let runs = |query: Query| match node.state.query(&query) {
+        Answer::Runs(Some(found)) => found.runs,
+        other => panic!("{other:?}"),
+    };
+    let all = runs(Query::Runs { partition, offset: Offset::ZERO, limit: u32::MAX });
+    let since = |millis| TimeSpec::Since(Timestamp::from_millis(millis));
+    for from in [0, 5] {
+        let offset = Offset::new(from).unwrap();
+        let rest = || all.iter().filter(|run| offset < run.offsets.next);
+        let latest = rest().map(|run| run.max_timestamp).max();
+        for time in [since(0), since(150), since(900), since(99_999), TimeSpec::Newest] {
+            let oldest = match time {
+                TimeSpec::Since(oldest) => Some(oldest),
+                TimeSpec::Newest => latest,
+            };
+            let expected = rest().find(|run| oldest <= Some(run.max_timestamp));
+            let found = runs(Query::RunByTime { partition, offset, time });
+            if found.first() != expected || 1 < found.len() {
+                return Err((from, time));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn partitions() -> impl Iterator<Item = TopicPartition> {
     (0..TOPICS).flat_map(|n| {
         [0, 1, 2]
@@ -435,6 +462,7 @@ proptest! {
             prop_assert_eq!(state.pointers.high_watermark.value(), next);
             let start = model.start.get(&partition).copied().unwrap_or(0);
             prop_assert_eq!(state.pointers.log_start.value(), start);
+            prop_assert_eq!(by_time(&node, partition), Ok(()));
             let batches = written.remove(&partition).unwrap_or_default();
             prop_assert!(covers(&node, partition, &batches), "{:?}: {:?}", partition, batches);
             let (from, to, limit) = (partition, partition, 1);

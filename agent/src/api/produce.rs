@@ -3,7 +3,7 @@
 
 mod rules;
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use aquifer_metadata::machine::command::BatchRejected;
 use aquifer_storage::{
@@ -168,17 +168,17 @@ async fn rework(
     permit: &mut BudgetPermit,
 ) -> Result<ValidatedBatch, Refused> {
     let busy = |words: &'static str| Refused::new(ErrorCode::KafkaStorageError, words);
-    let turn = broker.reworks.acquire().await;
+    let turn = Arc::clone(&broker.reworks).acquire_owned().await;
     let rules = rules.clone();
     let reworking = broker.seams.compute("rework", move || {
         let came_in = batch.bytes().as_ptr();
         let reworked = rules.rework(batch, index)?;
         let is_new = reworked.bytes().as_ptr() != came_in;
+        drop(turn); // Also where nobody waits any more.
         Ok((reworked, is_new))
     });
     let stopping = busy("not stored: the agent is stopping");
     let (reworked, is_new) = reworking.await.ok_or(stopping)??;
-    drop(turn);
     if is_new {
         // Waiting for memory while holding some could go round in circles.
         let bytes = reworked.bytes().len() as u64;

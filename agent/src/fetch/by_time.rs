@@ -3,7 +3,7 @@
 
 mod search;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aquifer_metadata::machine::{
     effect::Run,
@@ -109,12 +109,15 @@ impl Fetcher {
     }
 
     async fn search_row(&self, run: Run, sought: Sought) -> Result<Option<Found>, RowUnread> {
-        // Held until the row is let go.
-        let turn = self.lookups.acquire().await;
+        // Held until the row is let go, also where nobody waits any more.
+        let turn = Arc::clone(&self.lookups).acquire_owned().await;
         let slices = self.read_row(&run).await?;
-        let searched = self.seams.compute("by-time", move || search(&run, &slices, sought)).await;
-        drop(turn);
-        match searched {
+        let searching = self.seams.compute("by-time", move || {
+            let found = search(&run, &slices, sought);
+            drop((slices, turn));
+            found
+        });
+        match searching.await {
             Some(Ok(found)) => Ok(found),
             Some(Err(error)) => {
                 let (object, base) = (run.object, run.offsets.base);

@@ -237,7 +237,7 @@ impl Agent {
             zone: settings.zone.clone(),
             connections: AtomicU64::new(0),
             group_requests: AtomicU64::new(0),
-            reworks: tokio::sync::Semaphore::new(aquifer_agent::broker::REWORKS_MAX),
+            reworks: tokio::sync::Semaphore::new(aquifer_agent::broker::REWORKS_MAX).into(),
         });
         readiness.send_replace(Readiness::Ready);
         Ok(Self { broker, settings, bucket, kafka, readiness, services })

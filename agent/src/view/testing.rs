@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use aquifer_storage::{
     model::Timestamp,
-    seam::{BoxFuture, Clock, MonoTime, Seams, system},
+    seam::{BoxFuture, Clock, MonoTime, Seams, Spawn, system},
 };
 use tokio::sync::watch;
 
@@ -42,7 +42,16 @@ impl Clock for ManualClock {
 /// Seams over a clock of the test's own.
 pub(crate) fn manual_seams() -> (Arc<ManualClock>, Seams) {
     let clock = Arc::new(ManualClock::default());
-    (clock.clone(), Seams { clock, ..system::seams() })
+    (clock.clone(), Seams { clock, spawn: Arc::new(TasksOnly), ..system::seams() })
+}
+
+/// Long computations are tasks too, so that [`settle`] waits for them.
+struct TasksOnly;
+
+impl Spawn for TasksOnly {
+    fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) {
+        drop(tokio::spawn(task));
+    }
 }
 
 /// Lets every task of a single-threaded test run until all wait.

@@ -190,7 +190,7 @@ async fn run(
         zone: None,
         connections: AtomicU64::new(0),
         group_requests: AtomicU64::new(0),
-        reworks: tokio::sync::Semaphore::new(aquifer_agent::broker::REWORKS_MAX),
+        reworks: tokio::sync::Semaphore::new(aquifer_agent::broker::REWORKS_MAX).into(),
     });
     listener::run(kafka, broker, CancellationToken::new()).await;
 }

@@ -30,6 +30,9 @@ use crate::{
 /// Records told of in the message of a refusal, as in Kafka; all are in its list.
 const TOLD_MAX: usize = 3;
 
+/// The default of `message.timestamp.after.max.ms`.
+const AFTER_MAX_MS: i64 = 3_600_000;
+
 /// Why a batch is refused.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Refused {
@@ -67,29 +70,26 @@ impl TopicRules {
 
     fn at(topic: Arc<CatalogTopic>, now: Timestamp) -> Self {
         let configs = &topic.configs;
-        let text = |name: &str| -> &str {
-            let default = topic_config::topic_config(name).map_or("", |config| config.default);
-            configs.get(name).map_or(default, String::as_str)
-        };
-        let limit = |name: &str| -> i64 { text(name).parse().unwrap_or(i64::MAX) };
+        // Once per topic and request: most topics have few of these, so nothing is looked up twice.
+        let text = |name: &str| configs.get(name).map_or("", String::as_str);
+        let limit = |name: &str, default: i64| text(name).parse().unwrap_or(default);
         let is_append_time = text("message.timestamp.type") == "LogAppendTime";
         let timestamps = match is_append_time {
             true => TimestampRule::NotOfAppend,
             false => TimestampRule::Within(
-                now.millis().saturating_sub(limit("message.timestamp.before.max.ms")),
-                now.millis().saturating_add(limit("message.timestamp.after.max.ms")),
+                now.millis().saturating_sub(limit("message.timestamp.before.max.ms", i64::MAX)),
+                now.millis().saturating_add(limit("message.timestamp.after.max.ms", AFTER_MAX_MS)),
             ),
         };
-        let packing = |codec, level: &str| {
-            let level = text(level).parse().unwrap_or(-1);
-            Some(Packing { codec, level })
+        let packing = |codec, (level, default): (&str, i32)| {
+            Some(Packing { codec, level: text(level).parse().unwrap_or(default) })
         };
         let packing = match text("compression.type") {
-            "uncompressed" => packing(Codec::None, ""),
-            "gzip" => packing(Codec::Gzip, "compression.gzip.level"),
-            "snappy" => packing(Codec::Snappy, ""),
-            "lz4" => packing(Codec::Lz4, "compression.lz4.level"),
-            "zstd" => packing(Codec::Zstd, "compression.zstd.level"),
+            "uncompressed" => packing(Codec::None, ("", 0)),
+            "gzip" => packing(Codec::Gzip, ("compression.gzip.level", -1)),
+            "snappy" => packing(Codec::Snappy, ("", 0)),
+            "lz4" => packing(Codec::Lz4, ("compression.lz4.level", 9)),
+            "zstd" => packing(Codec::Zstd, ("compression.zstd.level", 3)),
             _ => None,
         };
         Self {

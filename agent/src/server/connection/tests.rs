@@ -186,7 +186,7 @@ async fn world() -> World {
         zone: None,
         connections: AtomicU64::new(0),
         group_requests: AtomicU64::new(0),
-        reworks: tokio::sync::Semaphore::new(crate::broker::REWORKS_MAX),
+        reworks: tokio::sync::Semaphore::new(crate::broker::REWORKS_MAX).into(),
     });
     let end = opened.recv().await.expect("the view opens a stream");
     end.events.send(WatchEvent::Catalog(Arc::new(catalog()))).await.expect("the view reads");

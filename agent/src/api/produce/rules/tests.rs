@@ -37,6 +37,22 @@ fn by_default_records_stay_unread_and_the_bytes_as_they_are() {
 }
 
 #[test]
+fn without_a_config_its_default_holds() {
+    let told =
+        |rules: &TopicRules| (rules.records, rules.packing, rules.is_full, rules.append_time);
+    let every: Vec<_> =
+        topic_config::TOPIC_CONFIGS.iter().map(|one| (one.name, one.default)).collect();
+    let (none, all) = (rules(&[]), rules(&every));
+    assert_eq!(told(&none), told(&all));
+    for codec in ["gzip", "lz4", "zstd"] {
+        let mut configs = every.clone();
+        configs.retain(|(name, _)| *name != "compression.type");
+        configs.push(("compression.type", codec));
+        assert_eq!(rules(&[("compression.type", codec)]).packing, rules(&configs).packing);
+    }
+}
+
+#[test]
 fn a_timestamp_out_of_range_names_the_record_and_the_range() {
     let rules = rules(&[("message.timestamp.before.max.ms", "1000")]);
     let late = batch(|batch| batch.timestamp_step_ms = 2 * HOUR as u32);
