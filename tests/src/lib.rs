@@ -13,3 +13,4 @@ pub mod real;
 pub mod record;
 pub mod sim;
 pub mod stub;
+pub mod typed;
