@@ -5,6 +5,7 @@
 
 mod admin;
 pub mod command;
+pub mod config;
 pub mod group;
 pub mod part;
 pub mod query;

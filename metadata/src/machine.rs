@@ -9,6 +9,7 @@
 //! - A clone costs O(1) and shares everything: a snapshot never blocks apply.
 
 pub mod command;
+pub mod config;
 pub mod effect;
 pub mod group;
 pub mod query;
@@ -36,6 +37,7 @@ use self::{
         NodeRejected, ProducerIdBlock, RegisterSession, Registered, Reply, SessionFenced,
         TopicRejected,
     },
+    config::{AlterConfigs, ConfigKey, ConfigRejected, ConfigResource, Configs, Overrides},
     effect::{Effect, Pointers, Run},
     group::{Groups, LivenessMember},
     node::Nodes,
@@ -95,6 +97,7 @@ pub struct MetadataState {
     pub(crate) sessions: Sessions,
     pub(crate) nodes: Nodes,
     pub(crate) groups: Groups,
+    pub(crate) configs: Configs,
 }
 
 impl MetadataState {
@@ -112,6 +115,7 @@ impl MetadataState {
             sessions: Sessions::default(),
             nodes: Nodes::default(),
             groups: Groups::default(),
+            configs: Configs::default(),
         }
     }
 
@@ -176,6 +180,9 @@ impl MetadataState {
                 Reply::NodeUnregistered(self.unregister_node(*node))
             }
             Command::Tick => Reply::Done,
+            Command::AlterConfigs(alter) => {
+                Reply::ConfigsAltered(self.alter_configs(alter, effects))
+            }
         }
     }
 
@@ -223,6 +230,29 @@ impl MetadataState {
         self.producers.remove_topic(topic);
         effects.push(Effect::TopicChanged(topic));
         effects.extend(self.groups.topic_deleted(topic).into_iter().map(group_changed));
+        Ok(())
+    }
+
+    fn alter_configs(
+        &mut self,
+        alter: &AlterConfigs,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), ConfigRejected> {
+        match &alter.resource {
+            ConfigResource::Topic(topic) => {
+                let held = self.topics.get(*topic).ok_or(ConfigRejected::UnknownTopic)?;
+                let after = alter.changed(&held.configs)?;
+                if after != held.configs {
+                    self.topics.configure(*topic, after);
+                    effects.push(Effect::TopicChanged(*topic));
+                }
+            }
+            ConfigResource::Other(key) => {
+                if self.configs.alter(key, alter)? {
+                    effects.push(Effect::ConfigsChanged(key.clone()));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -353,7 +383,13 @@ impl MetadataState {
             lineage: Some(self.genesis.lineage),
             topics: self.topics.catalog(),
             nodes: self.nodes(),
+            configs: self.configs.iter().map(|(key, held)| (key.clone(), held.clone())).collect(),
         }
+    }
+
+    /// The overrides of a resource that is not a topic; none are no resource.
+    pub fn resource_configs(&self, key: &ConfigKey) -> Arc<Overrides> {
+        self.configs.get(key).cloned().unwrap_or_default()
     }
 
     /// A topic as agents know it.

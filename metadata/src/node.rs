@@ -359,7 +359,10 @@ impl MetadataNode {
         let sign = Sign::of_command(&command);
         let changes_catalog = matches!(
             command,
-            Command::CreateTopic(_) | Command::DeleteTopic { .. } | Command::CreatePartitions(_)
+            Command::CreateTopic(_)
+                | Command::DeleteTopic { .. }
+                | Command::CreatePartitions(_)
+                | Command::AlterConfigs(_)
         );
         let applied = self.inner.proposer.propose(command).await?;
         if changes_catalog {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::machine::{
     command::HostPort,
+    config::{ConfigKey, Overrides},
     effect::{Pointers, Run},
 };
 
@@ -39,6 +40,8 @@ pub enum WatchEvent {
     Topic(Arc<CatalogTopic>),
     /// A topic is gone.
     TopicGone(TopicId),
+    /// The config overrides of one resource changed.
+    Configs(Arc<ResourceConfigs>),
     /// The live agents, whole.
     Nodes(Vec<CatalogNode>),
     /// A watched partition, whole: the last rows and the pointers.
@@ -99,6 +102,17 @@ pub struct Catalog {
     pub topics: BTreeMap<TopicId, Arc<CatalogTopic>>,
     /// Live agents.
     pub nodes: Vec<CatalogNode>,
+    /// Config overrides of brokers, groups and client metrics, where there are some.
+    pub configs: BTreeMap<ConfigKey, Arc<Overrides>>,
+}
+
+/// The config overrides of a resource that is not a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceConfigs {
+    /// The resource.
+    pub key: ConfigKey,
+    /// Its overrides; none any more when empty.
+    pub overrides: Arc<Overrides>,
 }
 
 /// A topic as agents know it.
@@ -150,6 +164,7 @@ impl Taken {
             WatchEvent::Catalog(_)
             | WatchEvent::Topic(_)
             | WatchEvent::TopicGone(_)
+            | WatchEvent::Configs(_)
             | WatchEvent::Nodes(_) => self.changed = true,
             WatchEvent::Applied(index) if std::mem::take(&mut self.changed) => {
                 self.waiting.push_back((self.sent, *index));

@@ -10,8 +10,12 @@ use aquifer_metadata::{
     machine::{
         Genesis, MetadataState,
         command::{
-            Command, CommitPart, CreatePartitions, CreateTopic, DeleteRecords, Entry, HostPort,
-            PartBatch, PartExtent, PartProducer, RegisterSession, Stamp,
+            AlterConfigs, Command, CommitPart, CreatePartitions, CreateTopic, DeleteRecords, Entry,
+            HostPort, PartBatch, PartExtent, PartProducer, RegisterSession, Reply, Stamp,
+        },
+        config::{
+            ConfigAction, ConfigChange, ConfigKey, ConfigKind, ConfigOp, ConfigOrder,
+            ConfigResource, ListChange, Overrides,
         },
         group::command::{CommitOffsets, CommittedOffset, GroupAction, GroupCommand, TopicOffsets},
         group::types::MemberId,
@@ -231,4 +235,71 @@ fn a_snapshot_of_version_2_with_a_forgotten_node_reads_and_writes_as_ever() {
 fn a_snapshot_from_before_producers_were_dated_by_elapsed_time_still_reads() {
     let restored = decode_snapshot(&kept("snapshot-v1-wall.bin")).unwrap();
     assert_eq!(restored.state_hash(), state().state_hash());
+}
+
+fn alter(resource: ConfigResource, change: ConfigChange) -> Command {
+    let order = ConfigOrder { lesser: ("least".into(), -7), greater: ("most".into(), i64::MAX) };
+    Command::AlterConfigs(AlterConfigs { resource, change, orders: vec![order] })
+}
+
+/// Every change of configs.
+fn entry_of_configs() -> Entry {
+    let op = |name: &str, action| ConfigOp { name: name.into(), action };
+    let list = |items: &str| ListChange { items: items.into(), default: "delete".into() };
+    let other = |kind, name: &str| ConfigResource::Other(ConfigKey { kind, name: name.into() });
+    let one = |name: &str, value: &str| Overrides::from([(name.into(), value.into())]);
+    Entry {
+        stamp: Stamp { boot: 0xb007, mono_ms: 2000, wall_ms: 1_790_000_001_500 },
+        min_level: 2,
+        commands: vec![
+            alter(
+                ConfigResource::Topic(TopicId::from_bytes(*b"0123456789abcdef")),
+                ConfigChange::Incremental(vec![
+                    op("retention.ms", ConfigAction::Delete),
+                    op("cleanup.policy", ConfigAction::Append(list("compact"))),
+                ]),
+            ),
+            alter(
+                other(ConfigKind::Broker, ""),
+                ConfigChange::Incremental(vec![
+                    op("log.retention.ms", ConfigAction::Set("7".into())),
+                    op("log.cleanup.policy", ConfigAction::Subtract(list("delete"))),
+                ]),
+            ),
+            alter(
+                other(ConfigKind::Broker, "1"),
+                ConfigChange::Replace(one("message.max.bytes", "9")),
+            ),
+            alter(
+                other(ConfigKind::Group, "readers"),
+                ConfigChange::Replace(one("share.auto.offset.reset", "earliest")),
+            ),
+            alter(
+                other(ConfigKind::ClientMetrics, "all"),
+                ConfigChange::Replace(one("interval.ms", "100")),
+            ),
+        ],
+    }
+}
+
+#[test]
+fn an_entry_of_version_2_with_configs_reads_and_writes_as_ever() {
+    let bytes = encode_entry(&entry_of_configs());
+    let kept = golden("entry-v2-configs.bin", &bytes);
+    assert_eq!(decode_entry(&kept), Ok(entry_of_configs()));
+    assert_eq!(bytes, kept);
+}
+
+#[test]
+fn a_snapshot_of_version_2_with_configs_reads_and_writes_as_ever() {
+    let mut state = state();
+    let applied = state.apply(LogIndex::new(42), 5, &entry_of_configs());
+    assert_eq!(applied.replies, vec![Reply::ConfigsAltered(Ok(())); 5]);
+    let bytes = encode_snapshot(&state);
+    let kept = golden("snapshot-v2-configs.bin", &bytes);
+    let restored = decode_snapshot(&kept).unwrap();
+    assert_eq!(restored.state_hash(), state.state_hash());
+    assert_eq!(encode_snapshot(&restored), kept);
+    assert_eq!(bytes, kept);
+    assert_eq!(restored.catalog(), state.catalog());
 }

@@ -10,9 +10,13 @@ use aquifer_metadata::{
     machine::{
         Applied, Genesis, MetadataState,
         command::{
-            BatchOutcome, BatchRejected, Command, CommitPart, CommitReply, CreatePartitions,
-            CreateTopic, DeleteRecords, DeleteRecordsRejected, Entry, HostPort, PartBatch,
-            PartExtent, PartProducer, RegisterSession, Reply, Stamp,
+            AlterConfigs, BatchOutcome, BatchRejected, Command, CommitPart, CommitReply,
+            CreatePartitions, CreateTopic, DeleteRecords, DeleteRecordsRejected, Entry, HostPort,
+            PartBatch, PartExtent, PartProducer, RegisterSession, Reply, Stamp,
+        },
+        config::{
+            ConfigAction, ConfigChange, ConfigKey, ConfigKind, ConfigOp, ConfigOrder,
+            ConfigResource, ListChange,
         },
         effect::Effect,
         invariants,
@@ -50,6 +54,7 @@ enum Step {
     UnregisterNode { node: i32 },
     DeleteRecords { topic: u8, partition: i32, before: Option<i64> },
     AllocateIds { session: u64 },
+    AlterConfigs(AlterConfigs),
     Tick,
 }
 
@@ -72,6 +77,38 @@ fn batch() -> impl Strategy<Value = Batch> {
     )
 }
 
+/// Changes of a few configs of a few resources, so that they meet.
+fn alter() -> impl Strategy<Value = AlterConfigs> {
+    let name = || (0..4_u8).prop_map(|n| format!("c{n}"));
+    let list = (0..8_u8, any::<bool>()).prop_map(|(n, default)| ListChange {
+        items: format!("{},x", n % 3),
+        default: if default { "x".into() } else { String::new() },
+    });
+    let action = prop_oneof![
+        3 => (0..9_u8).prop_map(|n| ConfigAction::Set(n.to_string())),
+        1 => Just(ConfigAction::Delete),
+        1 => list.clone().prop_map(ConfigAction::Append),
+        1 => list.prop_map(ConfigAction::Subtract),
+    ];
+    let op = (name(), action).prop_map(|(name, action)| ConfigOp { name, action });
+    let change = prop_oneof![
+        4 => proptest::collection::vec(op, 0..4).prop_map(ConfigChange::Incremental),
+        1 => proptest::collection::btree_map(name(), "[0-9]", 0..4).prop_map(ConfigChange::Replace),
+    ];
+    let key = (0..3_u8, 0..2_u8).prop_map(|(kind, n)| {
+        let kinds = [ConfigKind::Broker, ConfigKind::Group, ConfigKind::ClientMetrics];
+        ConfigKey { kind: kinds[usize::from(kind)], name: n.to_string() }
+    });
+    let resource = prop_oneof![
+        (0..TOPICS + 1).prop_map(|n| ConfigResource::Topic(topic(n))),
+        key.prop_map(ConfigResource::Other),
+    ];
+    (resource, change, any::<bool>()).prop_map(|(resource, change, ordered)| {
+        let order = ConfigOrder { lesser: ("c0".into(), 0), greater: ("c1".into(), 5) };
+        AlterConfigs { resource, change, orders: if ordered { vec![order] } else { Vec::new() } }
+    })
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let session = 1..=SESSIONS;
     prop_oneof![
@@ -89,6 +126,7 @@ fn step() -> impl Strategy<Value = Step> {
             |(topic, partition, before)| Step::DeleteRecords { topic, partition, before },
         ),
         2 => session.prop_map(|session| Step::AllocateIds { session }),
+        4 => alter().prop_map(Step::AlterConfigs),
         2 => Just(Step::Tick),
     ]
 }
@@ -129,6 +167,7 @@ fn history() -> impl Strategy<Value = Vec<Command>> {
                 Step::AllocateIds { session } => {
                     Command::AllocateProducerIds { session: SessionId::new(session) }
                 }
+                Step::AlterConfigs(alter) => Command::AlterConfigs(alter),
                 Step::Tick => Command::Tick,
             });
         }
@@ -414,6 +453,30 @@ fn logs(state: &MetadataState) -> Vec<Answer> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// What agents hold of configs is folded from what they are told.
+    #[test]
+    fn every_change_of_configs_is_told_and_nothing_else(history in history()) {
+        let mut node = Node::new();
+        for command in &history {
+            let before = node.state.catalog();
+            let applied = node.apply(command);
+            let after = node.state.catalog();
+            if let Command::AlterConfigs(alter) = command {
+                let told = match &alter.resource {
+                    ConfigResource::Topic(topic) => Effect::TopicChanged(*topic),
+                    ConfigResource::Other(key) => Effect::ConfigsChanged(key.clone()),
+                };
+                let expected = if before == after { Vec::new() } else { vec![told] };
+                prop_assert_eq!(applied.effects, expected);
+                let again = node.apply(command);
+                prop_assert_eq!(again.replies, applied.replies);
+                prop_assert_eq!(again.effects, Vec::new());
+            } else {
+                prop_assert_eq!(before.configs, after.configs);
+            }
+        }
+    }
 
     #[test]
     fn offsets_are_dense_and_producers_deduplicated_as_a_naive_model_says(history in history()) {

@@ -176,6 +176,7 @@ impl ViewService {
             }
             WatchEvent::Topic(topic) => index.put_topic(topic),
             WatchEvent::TopicGone(topic) => index.drop_topic(topic),
+            WatchEvent::Configs(configs) => index.put_configs(&configs),
             WatchEvent::Nodes(nodes) => index.replace_nodes(nodes),
             WatchEvent::Applied(_)
             | WatchEvent::PartitionState(_)

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use aquifer_metadata::watch::{Catalog, CatalogNode, CatalogTopic};
+use aquifer_metadata::watch::{Catalog, CatalogNode, CatalogTopic, ResourceConfigs};
 use aquifer_storage::model::TopicId;
 
 /// The catalog as a whole with deltas folded in.
@@ -46,6 +46,16 @@ impl CatalogIndex {
         let Some(gone) = Arc::make_mut(&mut self.catalog).topics.remove(&topic) else { return };
         if self.by_name.get(&gone.name) == Some(&topic) {
             self.by_name.remove(&gone.name);
+        }
+    }
+
+    /// The overrides of a resource changed.
+    pub(super) fn put_configs(&mut self, told: &ResourceConfigs) {
+        let configs = &mut Arc::make_mut(&mut self.catalog).configs;
+        if told.overrides.is_empty() {
+            configs.remove(&told.key);
+        } else {
+            configs.insert(told.key.clone(), Arc::clone(&told.overrides));
         }
     }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{
-    CodecError, NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX, check_level, configs_from_proto,
+    CodecError, NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX, check_level, config, configs_from_proto,
     configs_to_proto, group, host_port_from_proto, host_port_to_proto, name, narrow, offset,
     part::{part_from_proto, part_is_kept_by_encoding, part_to_proto},
     partition_from_proto, partition_to_proto, topic_from_proto, topic_to_proto, zone,
@@ -115,6 +115,7 @@ pub fn command_to_proto(command: &Command) -> proto::Command {
             Kind::UnregisterNode(proto::UnregisterNode { node_id: node.value() })
         }
         Command::Tick => Kind::Tick(proto::Tick {}),
+        Command::AlterConfigs(alter) => Kind::AlterConfigs(config::alter_to_proto(alter)),
     };
     proto::Command { command: Some(kind) }
 }
@@ -152,6 +153,7 @@ pub fn command_from_proto(command: proto::Command) -> Result<Command, CodecError
             Command::UnregisterNode { node: NodeId::new(unregister.node_id) }
         }
         Kind::Tick(proto::Tick {}) => Command::Tick,
+        Kind::AlterConfigs(alter) => Command::AlterConfigs(config::alter_from_proto(alter)?),
     })
 }
 

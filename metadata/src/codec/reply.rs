@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::{
     CodecError, admin,
     column::{Column, timestamp_step},
-    group, node_id, offset, topic_from_proto, topic_to_proto,
+    config, group, node_id, offset, topic_from_proto, topic_to_proto,
 };
 use crate::{
     machine::command::{
@@ -82,6 +82,7 @@ pub fn reply_to_proto(reply: &Reply) -> proto::Reply {
         Reply::NodeUnregistered(outcome) => {
             Kind::NodeUnregistered(admin::node_outcome_to_proto(*outcome))
         }
+        Reply::ConfigsAltered(outcome) => Kind::ConfigsAltered(config::outcome_to_proto(outcome)),
     };
     proto::Reply { reply: Some(kind) }
 }
@@ -123,6 +124,9 @@ pub fn reply_from_proto(reply: proto::Reply) -> Result<Reply, CodecError> {
         }
         Kind::NodeUnregistered(outcome) => {
             Reply::NodeUnregistered(admin::node_outcome_from_proto(&outcome)?)
+        }
+        Kind::ConfigsAltered(outcome) => {
+            Reply::ConfigsAltered(config::outcome_from_proto(outcome)?)
         }
     })
 }

@@ -13,8 +13,8 @@ use prost::{
 use super::{
     CodecError, check_level,
     command::{stamp_from_proto, stamp_to_proto},
-    group, host_port_from_proto, host_port_to_proto, lineage_from_proto, lineage_to_proto, node_id,
-    row, topic_from_proto, topic_to_proto,
+    config, group, host_port_from_proto, host_port_to_proto, lineage_from_proto, lineage_to_proto,
+    node_id, row, topic_from_proto, topic_to_proto,
     watch::{catalog_topic_from_proto, catalog_topic_to_proto},
 };
 use crate::{
@@ -38,6 +38,7 @@ const PRODUCER: u32 = 6;
 const SESSION: u32 = 7;
 const NODE: u32 = 8;
 const GROUPS: u32 = 9;
+const CONFIGS: u32 = 20;
 
 /// The state as bytes: one `Snapshot` message.
 pub fn encode_snapshot(state: &MetadataState) -> Vec<u8> {
@@ -123,6 +124,9 @@ fn for_each_row(state: &MetadataState, give: &mut impl FnMut(u32, &[u8])) {
         give(NODE, &proto::NodeRow { address, node_id: id.value() });
     }
     give(GROUPS, &group::groups_to_proto(&state.groups));
+    for (key, overrides) in state.configs.iter() {
+        give(CONFIGS, &config::resource_to_proto(key, overrides));
+    }
 }
 
 /// A message whose type the row's tag says.
@@ -183,9 +187,19 @@ fn read_row(state: &mut MetadataState, tag: u32, bytes: &[u8]) -> Result<(), Cod
         GROUPS => {
             state.groups = group::groups_from_proto(proto::GroupsSnapshot::decode(bytes)?)?;
         }
+        CONFIGS => {
+            let row = proto::ResourceConfigs::decode(bytes)?;
+            let (key, overrides) = config::resource_from_proto(row)?;
+            state.configs.restore(key, overrides);
+        }
         _ => return Err(CodecError::Missing("snapshot section")),
     }
     Ok(())
+}
+
+/// The first level of builds that know every row of this snapshot.
+fn level(state: &MetadataState) -> u32 {
+    if state.configs.is_empty() { 1 } else { 2 }
 }
 
 fn header_to_proto(state: &MetadataState) -> proto::SnapshotHeader {
@@ -193,7 +207,7 @@ fn header_to_proto(state: &MetadataState) -> proto::SnapshotHeader {
     // Counted by builds of level 1, which would give an id twice.
     let has_gaps = usize::try_from(last_node.value()) != Ok(state.nodes.iter().count());
     proto::SnapshotHeader {
-        min_level: if has_gaps { 2 } else { 1 },
+        min_level: if has_gaps { 2 } else { level(state) },
         cluster_id: state.genesis.cluster_id.clone(),
         lineage: Some(lineage_to_proto(state.genesis.lineage)),
         index: state.index.value(),

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use aquifer_storage::model::{LogIndex, SessionId};
 
 use super::{
-    CodecError, configs_from_proto, configs_to_proto, host_port_from_proto, host_port_to_proto,
-    lineage_from_proto, lineage_to_proto, narrow, node_id, offset, partition_from_proto,
-    partition_to_proto,
+    CodecError, config, configs_from_proto, configs_to_proto, host_port_from_proto,
+    host_port_to_proto, lineage_from_proto, lineage_to_proto, narrow, node_id, offset,
+    partition_from_proto, partition_to_proto,
     query::{pointers_from_proto, pointers_to_proto, runs_from_proto, runs_to_proto},
     topic_from_proto, topic_to_proto,
 };
 use crate::{
     proto::{self, watch_event::Event as Kind, watch_request::Request as RequestKind},
-    watch::{Catalog, CatalogNode, CatalogTopic, PartitionState, WatchEvent, WatchRequest},
+    watch::{
+        Catalog, CatalogNode, CatalogTopic, PartitionState, ResourceConfigs, WatchEvent,
+        WatchRequest,
+    },
 };
 
 /// A request as a message.
@@ -47,6 +50,9 @@ pub fn watch_event_to_proto(event: &WatchEvent) -> proto::WatchEvent {
         WatchEvent::Catalog(catalog) => Kind::Catalog(catalog_to_proto(catalog)),
         WatchEvent::Topic(topic) => Kind::Topic(catalog_topic_to_proto(topic)),
         WatchEvent::TopicGone(topic) => Kind::TopicGone(topic_to_proto(*topic)),
+        WatchEvent::Configs(configs) => {
+            Kind::Configs(config::resource_to_proto(&configs.key, &configs.overrides))
+        }
         WatchEvent::Nodes(nodes) => {
             Kind::Nodes(proto::CatalogNodes { nodes: nodes_to_proto(nodes) })
         }
@@ -84,6 +90,11 @@ pub fn watch_event_from_proto(event: proto::WatchEvent) -> Result<WatchEvent, Co
         Kind::Catalog(catalog) => WatchEvent::Catalog(Arc::new(catalog_from_proto(catalog)?)),
         Kind::Topic(topic) => WatchEvent::Topic(Arc::new(catalog_topic_from_proto(topic)?)),
         Kind::TopicGone(topic) => WatchEvent::TopicGone(topic_from_proto(&topic)?),
+        Kind::Configs(configs) => {
+            let (key, overrides) = config::resource_from_proto(configs)?;
+            let overrides = Arc::new(overrides);
+            WatchEvent::Configs(Arc::new(ResourceConfigs { key, overrides }))
+        }
         Kind::Nodes(nodes) => WatchEvent::Nodes(nodes_from_proto(nodes.nodes)?),
         Kind::PartitionState(state) => WatchEvent::PartitionState(PartitionState {
             partition: partition_from_proto(state.partition)?,
@@ -114,17 +125,26 @@ fn catalog_to_proto(catalog: &Catalog) -> proto::Catalog {
         lineage: catalog.lineage.map(lineage_to_proto),
         topics: catalog.topics.values().map(|topic| catalog_topic_to_proto(topic)).collect(),
         nodes: nodes_to_proto(&catalog.nodes),
+        configs: catalog
+            .configs
+            .iter()
+            .map(|(key, overrides)| config::resource_to_proto(key, overrides))
+            .collect(),
     }
 }
 
 fn catalog_from_proto(catalog: proto::Catalog) -> Result<Catalog, CodecError> {
     let topic = |topic| catalog_topic_from_proto(topic).map(|topic| (topic.id, Arc::new(topic)));
+    let resource = |resource| {
+        config::resource_from_proto(resource).map(|(key, overrides)| (key, Arc::new(overrides)))
+    };
     let lineage = catalog.lineage.map(|lineage| lineage_from_proto(Some(lineage)));
     Ok(Catalog {
         cluster_id: catalog.cluster_id,
         lineage: lineage.transpose()?,
         topics: catalog.topics.into_iter().map(topic).collect::<Result<_, _>>()?,
         nodes: nodes_from_proto(catalog.nodes)?,
+        configs: catalog.configs.into_iter().map(resource).collect::<Result<_, _>>()?,
     })
 }
 

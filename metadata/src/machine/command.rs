@@ -11,7 +11,10 @@ use aquifer_storage::model::{
     Timestamp, TopicId, TopicPartition,
 };
 
-pub use super::group::command::{GroupAction, GroupCommand, GroupReply};
+pub use super::{
+    config::{AlterConfigs, ConfigRejected},
+    group::command::{GroupAction, GroupCommand, GroupReply},
+};
 
 /// The two clocks of the proposing leader, from which apply derives [`super::Elapsed`] and
 /// [`super::WallTime`].
@@ -73,6 +76,8 @@ pub enum Command {
     },
     /// Lets elapsed time pass so that deadlines fall due. Proposed only while one is pending.
     Tick,
+    /// Changes the config overrides of one resource.
+    AlterConfigs(AlterConfigs),
 }
 
 /// The answer of [`Command`], at the same place of the entry.
@@ -94,6 +99,8 @@ pub enum Reply {
     RecordsDeleted(Result<Offset, DeleteRecordsRejected>),
     /// To `Group`.
     Group(GroupReply),
+    /// To `AlterConfigs`.
+    ConfigsAltered(Result<(), ConfigRejected>),
     /// To `CreatePartitions`.
     PartitionsCreated(Result<(), TopicRejected>),
     /// To `UnregisterNode`.
@@ -105,7 +112,10 @@ impl Command {
     /// at least that of each of its commands.
     pub fn level(&self) -> u32 {
         match self {
-            Self::CreatePartitions(_) | Self::UnregisterNode { .. } | Self::DeleteRecords(_) => 2,
+            Self::CreatePartitions(_)
+            | Self::UnregisterNode { .. }
+            | Self::DeleteRecords(_)
+            | Self::AlterConfigs(_) => 2,
             Self::Group(command) => match command.action {
                 GroupAction::Delete | GroupAction::DeleteOffsets { .. } => 2,
                 GroupAction::Join(_)

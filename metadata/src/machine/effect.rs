@@ -5,6 +5,8 @@ use aquifer_storage::model::{
     LeaderEpoch, ObjectName, Offset, OffsetRange, SessionId, Timestamp, TopicId, TopicPartition,
 };
 
+use super::config::ConfigKey;
+
 /// One metadata row: where the bytes of offsets `[base, next)` are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -56,6 +58,8 @@ pub enum Effect {
         /// The pointers afterwards.
         pointers: Pointers,
     },
+    /// The config overrides of a resource that is not a topic changed.
+    ConfigsChanged(ConfigKey),
     /// A session was registered or fenced: node lists may differ.
     NodesChanged,
     /// This session is fenced.

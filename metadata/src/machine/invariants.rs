@@ -13,7 +13,7 @@ use super::{
 /// An invariant's name and whether it holds.
 type Invariant = (&'static str, fn(&MetadataState) -> bool);
 
-const INVARIANTS: [Invariant; 13] = [
+const INVARIANTS: [Invariant; 14] = [
     ("pointers are ordered and only existing partitions have a log", pointers_are_ordered),
     ("rows are contiguous up to the high watermark", rows_are_contiguous),
     ("pages are full in order and know their newest timestamp and their bytes", pages_are_sound),
@@ -27,6 +27,7 @@ const INVARIANTS: [Invariant; 13] = [
     ("a session's results are of parts before its next", results_are_of_the_past),
     ("groups keep their own invariants", groups_are_sound),
     ("partitions are counted and within their limit", partitions_are_counted),
+    ("stored configs are counted and none is empty", configs_are_counted),
 ];
 
 /// The names of the invariants that do not hold; none, or there is a bug.
@@ -133,6 +134,10 @@ fn results_are_of_the_past(state: &MetadataState) -> bool {
         .sessions
         .iter()
         .all(|(_, session)| session.results.keys().all(|part| *part < session.next_commit_seq))
+}
+
+fn configs_are_counted(state: &MetadataState) -> bool {
+    state.configs.is_sound()
 }
 
 fn partitions_are_counted(state: &MetadataState) -> bool {

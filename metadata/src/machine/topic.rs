@@ -12,6 +12,7 @@ use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 use super::{
     command::{CreateTopic, TopicRejected},
+    config::Overrides,
     time::Elapsed,
 };
 use crate::watch::CatalogTopic;
@@ -49,8 +50,12 @@ impl Topics {
     /// Creates a topic. `Ok(true)` when it is new, `Ok(false)` on a retry.
     pub fn create(&mut self, create: &CreateTopic) -> Result<bool, TopicRejected> {
         if let Some(existing) = self.by_id.get(&create.topic) {
-            // It may have grown since.
-            let asked = CatalogTopic { partitions: existing.partitions, ..catalog_topic(create) };
+            // It may have grown and been configured since.
+            let asked = CatalogTopic {
+                partitions: existing.partitions,
+                configs: existing.configs.clone(),
+                ..catalog_topic(create)
+            };
             let is_retry = create.partitions <= existing.partitions && **existing == asked;
             return if is_retry { Ok(false) } else { Err(TopicRejected::IdReused) };
         }
@@ -101,6 +106,14 @@ impl Topics {
         self.partition_count -= u64::from(existing.partitions);
         self.restore_deleted(topic, now);
         Ok(true)
+    }
+
+    /// Gives a topic these overrides instead of its own.
+    pub fn configure(&mut self, topic: TopicId, configs: Overrides) {
+        if let Some(existing) = self.by_id.get(&topic) {
+            let configured = CatalogTopic { configs, ..(**existing).clone() };
+            self.by_id.insert_mut(topic, Arc::new(configured));
+        }
     }
 
     /// Forgets ids of topics deleted long ago.

@@ -3,7 +3,8 @@
 
 use super::proposer::ENTRY_TOUCHES_MAX;
 use crate::machine::{
-    command::{Command, GroupCommand},
+    command::{AlterConfigs, Command, GroupCommand},
+    config::{ConfigAction, ConfigChange, ConfigOrder, ConfigResource},
     group::command::GroupAction,
 };
 
@@ -48,6 +49,7 @@ impl Cost {
             }
             Command::DeleteRecords(_) => Self { touches: 1, ..Self::bytes(0) },
             Command::Group(group) => Self::of_group(group),
+            Command::AlterConfigs(alter) => Self::bytes(Self::of_configs(alter)),
             Command::FenceSession { .. }
             | Command::DeleteTopic { .. }
             | Command::AllocateProducerIds { .. }
@@ -64,6 +66,31 @@ impl Cost {
 
     fn bytes(variable: usize) -> Self {
         Self { bytes: 2 * ELEMENT_BYTES + variable, touches: 0 }
+    }
+
+    fn of_configs(alter: &AlterConfigs) -> usize {
+        let action = |action: &ConfigAction| match action {
+            ConfigAction::Set(value) => value.len(),
+            ConfigAction::Delete => 0,
+            ConfigAction::Append(list) | ConfigAction::Subtract(list) => {
+                list.items.len() + list.default.len()
+            }
+        };
+        let change: usize = match &alter.change {
+            ConfigChange::Incremental(ops) => {
+                ops.iter().map(|op| op.name.len() + action(&op.action) + ELEMENT_BYTES).sum()
+            }
+            ConfigChange::Replace(overrides) => {
+                overrides.iter().map(|(name, value)| name.len() + value.len() + ELEMENT_BYTES).sum()
+            }
+        };
+        let resource = match &alter.resource {
+            ConfigResource::Topic(_) => ELEMENT_BYTES,
+            ConfigResource::Other(key) => key.name.len() + ELEMENT_BYTES,
+        };
+        let order = |order: &ConfigOrder| order.lesser.0.len() + order.greater.0.len();
+        let orders: usize = alter.orders.iter().map(|one| order(one) + 2 * ELEMENT_BYTES).sum();
+        resource + change + orders
     }
 
     fn of_group(command: &GroupCommand) -> Self {

@@ -12,9 +12,12 @@ use aquifer_storage::{
 use super::*;
 use crate::{
     client::{CommitStream, Metadata},
-    machine::command::{
-        CommitPart, CommitReply, CreateTopic, HostPort, PartBatch, PartExtent, RegisterSession,
-        Reply,
+    machine::{
+        command::{
+            AlterConfigs, CommitPart, CommitReply, CreateTopic, HostPort, PartBatch, PartExtent,
+            RegisterSession, Reply,
+        },
+        config::{ConfigAction, ConfigChange, ConfigKey, ConfigKind, ConfigOp, ConfigResource},
     },
     raft::{
         Vote,
@@ -242,9 +245,51 @@ impl Held {
                 assert!(self.applied <= index, "the index does not go back");
                 self.applied = index;
             }
-            WatchEvent::Nodes(_) | WatchEvent::Group { .. } | WatchEvent::PartitionGone(..) => {}
+            WatchEvent::Nodes(_)
+            | WatchEvent::Configs(_)
+            | WatchEvent::Group { .. }
+            | WatchEvent::PartitionGone(..) => {}
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_configs_is_told_to_those_who_watch_and_to_those_who_come_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path()).await;
+    register(&node, 1).await;
+    let mut watch = node.client().open_watch(LogIndex::default()).await.unwrap();
+    let key = ConfigKey { kind: ConfigKind::Broker, name: String::new() };
+    let set = |name: &str, value: &str| {
+        let action = ConfigAction::Set(value.to_owned());
+        Command::AlterConfigs(AlterConfigs {
+            resource: ConfigResource::Other(key.clone()),
+            change: ConfigChange::Incremental(vec![ConfigOp { name: name.to_owned(), action }]),
+            orders: Vec::new(),
+        })
+    };
+    for (name, value) in [("log.retention.ms", "7"), ("message.max.bytes", "9")] {
+        let applied = node.propose(set(name, value)).await.unwrap();
+        assert_eq!(applied.reply, Reply::ConfigsAltered(Ok(())));
+    }
+    let both = [("log.retention.ms", "7"), ("message.max.bytes", "9")];
+    let both = both.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let expected = BTreeMap::from([(key.clone(), Arc::new(BTreeMap::from(both)))]);
+
+    let mut held = BTreeMap::new();
+    while held != expected {
+        match watch.events.recv().await.unwrap() {
+            WatchEvent::Catalog(catalog) => held = catalog.configs.clone(),
+            WatchEvent::Configs(told) => {
+                held.insert(told.key.clone(), Arc::clone(&told.overrides));
+            }
+            _ => {}
+        }
+    }
+    let mut later = node.client().open_watch(LogIndex::default()).await.unwrap();
+    let WatchEvent::Catalog(catalog) = later.events.recv().await.unwrap() else { panic!() };
+    assert_eq!(catalog.configs, expected);
+    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

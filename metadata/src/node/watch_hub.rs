@@ -18,10 +18,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::{
     machine::{
         MetadataState,
+        config::Overrides,
         effect::{Effect, Pointers, Run},
     },
     raft::state_machine::{ApplySink, MachineCell},
-    watch::{CatalogNode, CatalogTopic},
+    watch::{CatalogNode, CatalogTopic, ResourceConfigs},
 };
 
 /// Unsent bytes above which a stream starts over: beyond this, state is shorter than its history.
@@ -33,6 +34,7 @@ const EVENT_BYTES: usize = 96;
 enum Told {
     Topic(LogIndex, Arc<CatalogTopic>),
     TopicGone(LogIndex, TopicId),
+    Configs(LogIndex, Arc<ResourceConfigs>),
     Nodes(Arc<Vec<CatalogNode>>),
     Advanced(Arc<Advance>),
     Group(Arc<str>, u64),
@@ -50,17 +52,18 @@ impl Told {
     fn bytes(&self) -> usize {
         EVENT_BYTES
             + match self {
-                Self::Topic(_, topic) => {
-                    let config = |(key, value): (&String, &String)| key.len() + value.len();
-                    let configs: usize = topic.configs.iter().map(config).sum();
-                    topic.name.len() + topic.configs.len() * EVENT_BYTES + configs
-                }
+                Self::Topic(_, topic) => topic.name.len() + bytes_of(&topic.configs),
+                Self::Configs(_, told) => told.key.name.len() + bytes_of(&told.overrides),
                 Self::TopicGone(..) => 0,
                 Self::Nodes(nodes) => nodes.len() * EVENT_BYTES,
                 Self::Advanced(advance) => advance.runs.len() * size_of::<Run>(),
                 Self::Group(group, _) => group.len(),
             }
     }
+}
+
+fn bytes_of(overrides: &Overrides) -> usize {
+    overrides.iter().map(|(name, value)| EVENT_BYTES + name.len() + value.len()).sum()
 }
 
 #[derive(Default)]
@@ -97,7 +100,7 @@ struct Inner {
     partitions: HashMap<TopicPartition, BTreeSet<u64>>,
     groups: HashMap<String, BTreeSet<u64>>,
     absent: BTreeSet<SessionId>,
-    /// When a topic last came, changed or went.
+    /// When a topic last came, changed or went, or configs changed.
     catalog_changed: LogIndex,
 }
 
@@ -270,6 +273,12 @@ impl Inner {
                     None => Told::TopicGone(index, topic),
                 };
                 self.tell_all(&told);
+            }
+            Effect::ConfigsChanged(key) => {
+                self.catalog_changed = index;
+                let overrides = state.resource_configs(&key);
+                let told = Arc::new(ResourceConfigs { key, overrides });
+                self.tell_all(&Told::Configs(index, told));
             }
             Effect::PartitionAdvanced { partition, from, runs, pointers } => {
                 if let Some(ids) = self.partitions.get(&partition).cloned() {

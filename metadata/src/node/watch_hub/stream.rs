@@ -216,6 +216,12 @@ impl WatchTask {
                 }
                 self.revisit(topic, index, |known| known.is_some()).await
             }
+            Told::Configs(index, configs) => {
+                if self.catalog < index {
+                    self.send(WatchEvent::Configs(configs)).await?;
+                }
+                Ok(())
+            }
             Told::Nodes(nodes) => self.send(WatchEvent::Nodes(nodes.to_vec())).await,
             Told::Group(group, version) => {
                 self.send(WatchEvent::Group { group: group.to_string(), version }).await
