@@ -2,8 +2,10 @@
 
 mod add_raft_voter;
 mod admin;
+mod alter_configs;
 mod alter_partition_reassignments;
 mod api_versions;
+mod config_resources;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
@@ -22,9 +24,11 @@ mod features;
 pub mod fetch;
 mod find_coordinator;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
@@ -188,6 +192,13 @@ async fn dispatch(
         ApiKey::DeleteTopics => route!(broker, request, parts, delete_topics::handle),
         ApiKey::DeleteRecords => route!(broker, request, parts, delete_records::handle),
         ApiKey::DescribeConfigs => route!(broker, request, parts, describe_configs::handle),
+        ApiKey::AlterConfigs => route!(broker, request, parts, alter_configs::handle),
+        ApiKey::IncrementalAlterConfigs => {
+            route!(broker, request, parts, incremental_alter_configs::handle)
+        }
+        ApiKey::ListConfigResources => {
+            route!(broker, request, parts, list_config_resources::handle)
+        }
         ApiKey::DescribeCluster => route!(broker, request, parts, describe_cluster::handle),
         ApiKey::DescribeQuorum => route!(broker, request, parts, describe_quorum::handle),
         ApiKey::AddRaftVoter => route!(broker, request, parts, add_raft_voter::handle),

@@ -1,8 +1,12 @@
 //! What every request handler works with: handles to the parts of this agent, and its settings.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aquifer_metadata::{
@@ -12,14 +16,14 @@ use aquifer_metadata::{
         group::command::{GroupAction, RequestId},
         query::{Answer, GroupAnswer, GroupQuery, Query},
     },
-    watch::CatalogNode,
+    watch::{CatalogNode, CatalogTopic},
 };
 use aquifer_storage::{budget::Budgets, error::Outcome, seam::Seams};
 use tokio::sync::Semaphore;
 
 use crate::{
-    api::Request, config::ServerOptions, fetch::Fetcher, metrics::Metrics, placement::zone,
-    produce::Producer, session::Session, view::View,
+    api::Request, config::ServerOptions, configs::layers::Layers, fetch::Fetcher, metrics::Metrics,
+    placement::zone, produce::Producer, session::Session, topic_config, view::View,
 };
 
 /// Turns of [`Broker::reworks`].
@@ -51,6 +55,8 @@ pub struct Broker {
     pub num_partitions: u32,
     /// This agent's zone.
     pub zone: Option<String>,
+    /// Whether some default of topics was given when the agent started.
+    pub has_given_defaults: bool,
     /// Turns to look at a produced batch's records: each takes a core, and a decoder's window.
     pub reworks: Arc<Semaphore>,
     /// Counts connections, for their names.
@@ -66,6 +72,34 @@ impl Broker {
         nodes.sort_by_key(|node| (node.node_id, node.session));
         nodes.dedup_by_key(|node| node.node_id);
         nodes
+    }
+
+    /// This agent's node id; -1 before it is registered.
+    pub fn node_id(&self) -> i32 {
+        self.session.current().map_or(-1, |session| session.node_id.value())
+    }
+
+    /// What a topic is configured with where that is not Kafka's default: its own configs, and what
+    /// brokers have as the default of topics.
+    pub fn effective_configs<'a>(
+        &self,
+        topic: &'a CatalogTopic,
+    ) -> Cow<'a, BTreeMap<String, String>> {
+        let catalog = self.view.catalog();
+        if catalog.configs.is_empty() && !self.has_given_defaults {
+            return Cow::Borrowed(&topic.configs); // Every Produce asks.
+        }
+        let layers = Layers::new(&catalog, self.node_id(), &self.options.given);
+        let mut configs = topic.configs.clone();
+        for config in topic_config::TOPIC_CONFIGS {
+            if !configs.contains_key(config.name) {
+                let inherited = layers.inherited(config);
+                if inherited != config.default {
+                    configs.insert(config.name.to_owned(), inherited);
+                }
+            }
+        }
+        Cow::Owned(configs)
     }
 
     /// The zone of a client: what its id says, else what its address says, else this agent's,

@@ -14,7 +14,12 @@ use figment::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{bench::Bench, placement::zone::ZoneBlocks, tls::TlsFlags};
+use crate::{
+    bench::Bench,
+    configs::{layers, rule, table},
+    placement::zone::ZoneBlocks,
+    tls::TlsFlags,
+};
 
 /// Ids above belong to metadata nodes that join later.
 pub const FOUNDER_ID_MAX: u64 = 99;
@@ -277,6 +282,9 @@ pub struct ServerOptions {
     /// `client.zone.blocks`: zones by client address, such as
     /// `10.0.0.0/16=us-east-1a,10.1.0.0/16=us-east-1b`; a zone in the client id goes before.
     pub client_zone_blocks: ZoneBlocks,
+    /// Every setting that was given, as text by its name. Also the defaults of topics under Kafka's
+    /// broker names, such as `log.retention.ms`, which brokers' dynamic configs go before.
+    pub given: BTreeMap<String, String>,
 }
 
 impl Default for ServerOptions {
@@ -295,6 +303,7 @@ impl Default for ServerOptions {
             backup_interval: Duration::from_secs(15),
             backup_keep: Duration::from_secs(60 * 60),
             client_zone_blocks: ZoneBlocks::default(),
+            given: BTreeMap::new(),
         }
     }
 }
@@ -376,7 +385,10 @@ pub fn load(flags: &Flags) -> Result<Settings, ConfigError> {
     }
     for (name, value) in &flags.options {
         match name.as_str() {
-            "num.partitions" => settings.num_partitions = parse(name, value, "-o")?,
+            "num.partitions" => {
+                settings.num_partitions = parse(name, value, "-o")?;
+                settings.options.given.insert(name.clone(), value.clone());
+            }
             _ => settings.options.set(name, value, "-o")?,
         }
     }
@@ -475,8 +487,18 @@ impl ServerOptions {
                 let range = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
                 self.backup_keep = period(name, value, from, range)?;
             }
-            _ => return Err(ConfigError::server(name, from, "unknown, or not honoured here")),
+            _ => {
+                let known = table::broker().get(name).filter(|_| layers::is_topic_default(name));
+                let Some(known) = known else {
+                    return Err(ConfigError::server(name, from, "unknown, or not honoured here"));
+                };
+                let value = rule::check(name, value, known.config_type, known.rule)
+                    .map_err(|words| ConfigError::server(name, from, words))?;
+                self.given.insert(name.to_owned(), value);
+                return Ok(());
+            }
         }
+        self.given.insert(name.to_owned(), value.to_owned());
         Ok(())
     }
 }

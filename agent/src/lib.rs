@@ -13,6 +13,7 @@ pub mod view;
 pub mod fetch;
 pub mod produce;
 
+pub mod configs;
 pub mod placement;
 pub mod topic_config;
 

@@ -6,15 +6,21 @@
 
 use std::collections::BTreeMap;
 
-/// How a value is checked and how tools see its type.
+use crate::configs::rule::{self, ConfigType, Rule};
+
+/// How a value is checked and how tools see its type. Bounds are written as Kafka prints them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueRule {
     /// `true` or `false`.
     Bool,
     /// A 32-bit integer of at least this.
-    IntAtLeast(i32),
+    IntAtLeast(&'static str),
+    /// A 32-bit integer from the first to the second.
+    IntWithin(&'static str, &'static str),
+    /// A 64-bit integer.
+    Long,
     /// A 64-bit integer of at least this.
-    LongAtLeast(i64),
+    LongAtLeast(&'static str),
     /// A decimal fraction from 0 to 1.
     Fraction,
     /// -1 or 1 to 9.
@@ -54,21 +60,14 @@ pub struct TopicConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigRejected {
     /// Not a config of Kafka 4.3.
-    #[error("unknown topic config name: {0}")]
+    #[error("Unknown topic config name: {0}")]
     Unknown(String),
-    /// A null value.
-    #[error("null value not supported for topic configs: {0}")]
+    /// Null values.
+    #[error("Null value not supported for topic configs: {0}")]
     Null(String),
-    /// The value breaks the config's rule.
-    #[error("invalid value {value} for configuration {name}: {expected}")]
-    Invalid {
-        /// The config.
-        name: &'static str,
-        /// What was asked.
-        value: String,
-        /// What is allowed.
-        expected: String,
-    },
+    /// The value breaks the config's rule, in Kafka's words.
+    #[error("{0}")]
+    Invalid(String),
     /// The value is valid in Kafka, and not honoured here yet.
     #[error("{name}={value} is not supported by this version of Aquifer; supported: {supported}")]
     Unsupported {
@@ -79,6 +78,12 @@ pub enum ConfigRejected {
         /// What works.
         supported: String,
     },
+    /// Remote storage, which Kafka refuses in these words where it is off.
+    #[error(
+        "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with \
+         remote log storage."
+    )]
+    Tiered,
 }
 
 const MAX: &str = "9223372036854775807";
@@ -98,37 +103,39 @@ const fn only(mut config: TopicConfig, values: &'static [&'static str]) -> Topic
     config
 }
 
-use ValueRule::{Bool, Fraction, GzipLevel, IntAtLeast, ListOf, LongAtLeast, OneOf, Throttle};
+use ValueRule::{
+    Bool, Fraction, GzipLevel, IntAtLeast, IntWithin, ListOf, Long, LongAtLeast, OneOf, Throttle,
+};
 
 /// Every topic config of Kafka 4.3, by name.
 pub const TOPIC_CONFIGS: &[TopicConfig] = &[
     config("cleanup.policy", "log.cleanup.policy", "delete", ListOf(&["compact", "delete"])),
     config("compression.gzip.level", "compression.gzip.level", "-1", GzipLevel),
-    config("compression.lz4.level", "compression.lz4.level", "9", IntAtLeast(1)),
+    config("compression.lz4.level", "compression.lz4.level", "9", IntWithin("1", "17")),
     config("compression.type", "compression.type", "producer", OneOf(NAMES_CODEC)),
-    config("compression.zstd.level", "compression.zstd.level", "3", IntAtLeast(-131_072)),
-    config("delete.retention.ms", "log.cleaner.delete.retention.ms", "86400000", LongAtLeast(0)),
-    config("file.delete.delay.ms", "log.segment.delete.delay.ms", "60000", LongAtLeast(0)),
-    config("flush.messages", "log.flush.interval.messages", MAX, LongAtLeast(1)),
-    config("flush.ms", "", MAX, LongAtLeast(0)),
+    config("compression.zstd.level", "compression.zstd.level", "3", IntWithin("-131072", "22")),
+    config("delete.retention.ms", "log.cleaner.delete.retention.ms", "86400000", LongAtLeast("0")),
+    config("file.delete.delay.ms", "log.segment.delete.delay.ms", "60000", LongAtLeast("0")),
+    config("flush.messages", "log.flush.interval.messages", MAX, LongAtLeast("1")),
+    config("flush.ms", "", MAX, LongAtLeast("0")),
     config("follower.replication.throttled.replicas", "", "", Throttle),
-    config("index.interval.bytes", "log.index.interval.bytes", "4096", IntAtLeast(0)),
+    config("index.interval.bytes", "log.index.interval.bytes", "4096", IntAtLeast("0")),
     config("leader.replication.throttled.replicas", "", "", Throttle),
-    config("local.retention.bytes", "log.local.retention.bytes", "-2", LongAtLeast(-2)),
-    config("local.retention.ms", "log.local.retention.ms", "-2", LongAtLeast(-2)),
-    config("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", MAX, LongAtLeast(1)),
-    config("max.message.bytes", "message.max.bytes", "1048588", IntAtLeast(0)),
+    config("local.retention.bytes", "log.local.retention.bytes", "-2", LongAtLeast("-2")),
+    config("local.retention.ms", "log.local.retention.ms", "-2", LongAtLeast("-2")),
+    config("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", MAX, LongAtLeast("1")),
+    config("max.message.bytes", "message.max.bytes", "1048588", IntAtLeast("0")),
     config(
         "message.timestamp.after.max.ms",
         "log.message.timestamp.after.max.ms",
         "3600000",
-        LongAtLeast(0),
+        LongAtLeast("0"),
     ),
     config(
         "message.timestamp.before.max.ms",
         "log.message.timestamp.before.max.ms",
         MAX,
-        LongAtLeast(0),
+        LongAtLeast("0"),
     ),
     config(
         "message.timestamp.type",
@@ -137,18 +144,18 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
         OneOf(&["CreateTime", "LogAppendTime"]),
     ),
     config("min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio", "0.5", Fraction),
-    config("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms", "0", LongAtLeast(0)),
-    config("min.insync.replicas", "min.insync.replicas", "1", IntAtLeast(1)),
+    config("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms", "0", LongAtLeast("0")),
+    config("min.insync.replicas", "min.insync.replicas", "1", IntAtLeast("1")),
     config("preallocate", "log.preallocate", "false", Bool),
-    only(config("remote.log.copy.disable", "", "false", Bool), &["false"]),
-    only(config("remote.log.delete.on.disable", "", "false", Bool), &["false"]),
+    config("remote.log.copy.disable", "", "false", Bool),
+    config("remote.log.delete.on.disable", "", "false", Bool),
     only(config("remote.storage.enable", "", "false", Bool), &["false"]),
-    config("retention.bytes", "log.retention.bytes", "-1", LongAtLeast(i64::MIN)),
-    config("retention.ms", "", "604800000", LongAtLeast(-1)),
-    config("segment.bytes", "log.segment.bytes", "1073741824", IntAtLeast(1_048_576)),
-    config("segment.index.bytes", "log.index.size.max.bytes", "10485760", IntAtLeast(4)),
-    config("segment.jitter.ms", "", "0", LongAtLeast(0)),
-    config("segment.ms", "", "604800000", LongAtLeast(1)),
+    config("retention.bytes", "log.retention.bytes", "-1", Long),
+    config("retention.ms", "", "604800000", LongAtLeast("-1")),
+    config("segment.bytes", "log.segment.bytes", "1073741824", IntAtLeast("1048576")),
+    config("segment.index.bytes", "log.index.size.max.bytes", "10485760", IntAtLeast("4")),
+    config("segment.jitter.ms", "", "0", LongAtLeast("0")),
+    config("segment.ms", "", "604800000", LongAtLeast("1")),
     config("unclean.leader.election.enable", "unclean.leader.election.enable", "false", Bool),
     // Ours: whether every record of a batch is looked at, or its header only.
     config("aquifer.validate", "", "header", OneOf(&["header", "full"])),
@@ -159,91 +166,65 @@ pub fn topic_config(name: &str) -> Option<&'static TopicConfig> {
     TOPIC_CONFIGS.iter().find(|config| config.name == name)
 }
 
-impl TopicConfig {
-    /// Kafka's type code in DescribeConfigs v3+.
-    pub fn wire_type(&self) -> i8 {
-        match self.rule {
-            Bool => 1,
-            OneOf(_) => 2,
-            IntAtLeast(_) | GzipLevel => 3,
-            LongAtLeast(_) => 5,
-            Fraction => 6,
-            ListOf(_) | Throttle => 7,
-        }
-    }
-}
-
 impl ValueRule {
-    /// What a value must be, for people.
-    fn expected(self) -> String {
+    /// Kafka's type, and what beside it.
+    pub const fn parts(self) -> (ConfigType, Rule) {
         match self {
-            Bool => "true or false".to_owned(),
-            IntAtLeast(least) => format!("a 32-bit integer of at least {least}"),
-            LongAtLeast(i64::MIN) => "a 64-bit integer".to_owned(),
-            LongAtLeast(least) => format!("a 64-bit integer of at least {least}"),
-            Fraction => "a number from 0 to 1".to_owned(),
-            GzipLevel => "-1, or 1 to 9".to_owned(),
-            OneOf(words) => format!("one of {}", words.join(", ")),
-            ListOf(words) => format!("a list of {}", words.join(", ")),
-            Throttle => "partition:broker pairs, or *".to_owned(),
-        }
-    }
-
-    fn accepts(self, value: &str) -> bool {
-        let value = value.trim();
-        match self {
-            Bool => matches!(value.to_ascii_lowercase().as_str(), "true" | "false"),
-            IntAtLeast(least) => value.parse::<i32>().is_ok_and(|number| least <= number),
-            LongAtLeast(least) => value.parse::<i64>().is_ok_and(|number| least <= number),
-            Fraction => value.parse::<f64>().is_ok_and(|number| (0.0..=1.0).contains(&number)),
-            GzipLevel => matches!(value.parse::<i32>(), Ok(-1 | 1..=9)),
-            OneOf(words) => words.contains(&value),
-            ListOf(words) => {
-                value.is_empty() || value.split(',').all(|word| words.contains(&word.trim()))
-            }
-            Throttle => value.is_empty() || value == "*" || value.split(',').all(is_pair),
+            Bool => (ConfigType::Boolean, Rule::Any),
+            IntAtLeast(least) => (ConfigType::Int, Rule::Within(Some(least), None)),
+            IntWithin(least, most) => (ConfigType::Int, Rule::Within(Some(least), Some(most))),
+            Long => (ConfigType::Long, Rule::Any),
+            LongAtLeast(least) => (ConfigType::Long, Rule::Within(Some(least), None)),
+            Fraction => (ConfigType::Double, Rule::Within(Some("0"), Some("1"))),
+            GzipLevel => (ConfigType::Int, Rule::GzipLevel),
+            OneOf(words) => (ConfigType::String, Rule::OneOf(words)),
+            ListOf(words) => (ConfigType::List, Rule::OneOf(words)),
+            Throttle => (ConfigType::List, Rule::Throttle),
         }
     }
 }
 
-/// Whether `text` is `partition:broker`.
-fn is_pair(text: &str) -> bool {
-    text.split_once(':').is_some_and(|(partition, broker)| {
-        partition.trim().parse::<u32>().is_ok() && broker.trim().parse::<u32>().is_ok()
-    })
-}
-
-/// Checks the configs of a new topic and returns the overrides to store.
+/// The value of a topic config as it is stored.
 ///
 /// # Errors
-/// The first config that is unknown, null, invalid or not honoured.
+/// It is unknown, invalid or not honoured.
+pub fn check(name: &str, value: &str) -> Result<String, ConfigRejected> {
+    let config = topic_config(name).ok_or_else(|| ConfigRejected::Unknown(name.to_owned()))?;
+    let (config_type, rule) = config.rule.parts();
+    let value = rule::check(name, value, config_type, rule).map_err(ConfigRejected::Invalid)?;
+    match config.support {
+        Support::Only(supported) if !supported.contains(&value.as_str()) => {
+            if config.name == "remote.storage.enable" {
+                return Err(ConfigRejected::Tiered);
+            }
+            let supported = supported.join(" ");
+            Err(ConfigRejected::Unsupported { name: config.name, value, supported })
+        }
+        Support::Any | Support::Only(_) => Ok(value),
+    }
+}
+
+/// Checks the configs of a new topic and returns the overrides to store. The last of several values
+/// of one config counts.
+///
+/// # Errors
+/// The first config that is null, unknown, invalid or not honoured.
 pub fn validate<'a>(
     configs: impl Iterator<Item = (&'a str, Option<&'a str>)>,
 ) -> Result<BTreeMap<String, String>, ConfigRejected> {
-    let mut overrides = BTreeMap::new();
-    for (name, value) in configs {
-        let config = topic_config(name).ok_or_else(|| ConfigRejected::Unknown(name.to_owned()))?;
-        let value = value.ok_or_else(|| ConfigRejected::Null(name.to_owned()))?;
-        if !config.rule.accepts(value) {
-            let expected = config.rule.expected();
-            let value = value.to_owned();
-            return Err(ConfigRejected::Invalid { name: config.name, value, expected });
-        }
-        if let Support::Only(supported) = config.support
-            && !supported.contains(&value.trim())
-        {
-            let supported = supported.join(" ");
-            let value = value.to_owned();
-            return Err(ConfigRejected::Unsupported { name: config.name, value, supported });
-        }
-        overrides.insert(name.to_owned(), value.trim().to_owned());
+    let configs: Vec<_> = configs.collect();
+    let nulls: Vec<&str> =
+        configs.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
+    if !nulls.is_empty() {
+        return Err(ConfigRejected::Null(nulls.join(",")));
     }
-    Ok(overrides)
-}
-
-/// The value of `max.message.bytes` among a topic's overrides.
-pub fn max_message_bytes(overrides: &BTreeMap<String, String>) -> usize {
-    overrides.get("max.message.bytes").and_then(|value| value.parse().ok()).unwrap_or(1_048_588)
+    if let Some((name, _)) = configs.iter().find(|(name, _)| topic_config(name).is_none()) {
+        return Err(ConfigRejected::Unknown((*name).to_owned()));
+    }
+    let one = |(name, value): (&str, Option<&str>)| {
+        check(name, value.unwrap_or_default()).map(|value| (name.to_owned(), value))
+    };
+    configs.into_iter().map(one).collect()
 }
 
 /// Whether a topic keeps the last record of each key for ever: `cleanup.policy` without `delete`.

@@ -9,12 +9,14 @@ use futures::{StreamExt, stream};
 use super::{
     Request,
     admin::{self, Refusal},
-    errors::{admin_error, config_error, topic_error},
+    config_resources::Seen,
+    errors::{admin_error, alter_error, config_error, topic_error},
     topics::{self, NewTopic},
 };
 use crate::{
     broker::Broker,
-    topic_config::{self, TOPIC_CONFIGS},
+    configs::{alter, layers::Described},
+    topic_config::{self, TOPIC_CONFIGS, TopicConfig},
     wire::{
         codec::{Str, Uuid},
         error_code::ErrorCode,
@@ -96,7 +98,7 @@ async fn create(
     check_name_is_free(broker, &topic.name)?;
     let new = validated(broker, &topic)?;
     let (partitions, factor) = (new.partitions, new.replication_factor);
-    let configs = describe(&new.configs);
+    let configs = describe(broker, &new.configs);
     let id = if validate_only {
         Uuid::ZERO
     } else {
@@ -145,6 +147,9 @@ fn validated(broker: &Broker, topic: &CreateTopicsRequestTopics) -> Result<NewTo
         .map(|config| (config.name.as_str(), config.value.as_ref().map(|value| value.as_str())));
     let configs = topic_config::validate(configs)
         .map_err(|rejected| (config_error(&rejected), Some(rejected.to_string())))?;
+    let seen = Seen::new(broker, broker.node_id());
+    alter::check_new_topic(&configs, &seen.layers())
+        .map_err(|refused| (alter_error(&refused), Some(refused.to_string())))?;
     let name = topic.name.as_str().to_owned();
     Ok(NewTopic { name, partitions, replication_factor: factor, configs })
 }
@@ -212,21 +217,22 @@ fn assigned_counts(
     Ok((count.unsigned_abs(), factor))
 }
 
-fn describe(overrides: &BTreeMap<String, String>) -> Vec<CreateTopicsResponseTopicsConfigs> {
-    TOPIC_CONFIGS
-        .iter()
-        .map(|config| {
-            let (value, source) = match overrides.get(config.name) {
-                Some(value) => (value.as_str(), super::describe_configs::SOURCE_TOPIC),
-                None => (config.default, super::describe_configs::SOURCE_DEFAULT),
-            };
-            CreateTopicsResponseTopicsConfigs {
-                name: config.name.into(),
-                value: Some(value.into()),
-                read_only: false,
-                config_source: source,
-                is_sensitive: false,
-            }
-        })
-        .collect()
+/// Every config as the topic has it.
+fn describe(
+    broker: &Broker,
+    overrides: &BTreeMap<String, String>,
+) -> Vec<CreateTopicsResponseTopicsConfigs> {
+    let seen = Seen::new(broker, broker.node_id());
+    let layers = seen.layers();
+    let one = |config: &TopicConfig| {
+        let Described { value, source, .. } = layers.topic_value(config, overrides);
+        CreateTopicsResponseTopicsConfigs {
+            name: config.name.into(),
+            value: value.map(Into::into),
+            read_only: false,
+            config_source: source.code(),
+            is_sensitive: false,
+        }
+    };
+    TOPIC_CONFIGS.iter().map(one).collect()
 }

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use aquifer_metadata::{
-    machine::command::{AppliedReply, Command, DeleteRecords, DeleteRecordsRejected, Reply},
-    watch::CatalogTopic,
+use aquifer_metadata::machine::command::{
+    AppliedReply, Command, DeleteRecords, DeleteRecordsRejected, Reply,
 };
 use aquifer_storage::{error::Outcome, model::Offset};
 use futures::{StreamExt, stream};
@@ -74,7 +73,8 @@ async fn delete(
     let found = topics::resolve(broker, topic).await?;
     let unknown = ErrorCode::UnknownTopicOrPartition;
     let partition = topics::partition(&found, index).ok_or(unknown)?;
-    let before = admit(&found, offset)?;
+    let configs = broker.effective_configs(&found);
+    let before = admit(&found.name, &configs, offset)?;
     let command = Command::DeleteRecords(DeleteRecords { partition, before });
     match broker.metadata.propose(command).await {
         Ok(AppliedReply { index, reply: Reply::RecordsDeleted(deleted) }) => {
@@ -98,11 +98,15 @@ async fn delete(
 }
 
 /// Before which offset records may be deleted; `None` for all that are there.
-fn admit(topic: &CatalogTopic, offset: i64) -> Result<Option<Offset>, ErrorCode> {
-    if topics::is_internal(&topic.name) {
+fn admit(
+    topic: &str,
+    configs: &BTreeMap<String, String>,
+    offset: i64,
+) -> Result<Option<Offset>, ErrorCode> {
+    if topics::is_internal(topic) {
         return Err(ErrorCode::InvalidTopicException);
     }
-    if topic_config::is_compacted_only(&topic.configs) {
+    if topic_config::is_compacted_only(configs) {
         return Err(ErrorCode::PolicyViolation);
     }
     match offset {
@@ -114,19 +118,11 @@ fn admit(topic: &CatalogTopic, offset: i64) -> Result<Option<Offset>, ErrorCode>
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test may unwrap")]
 mod tests {
-    use aquifer_storage::model::TopicId;
-
     use super::*;
 
-    fn topic(name: &str, policy: Option<&str>) -> CatalogTopic {
+    fn judge(name: &str, policy: Option<&str>, offset: i64) -> Result<Option<Offset>, ErrorCode> {
         let configs = policy.map(|policy| ("cleanup.policy".to_owned(), policy.to_owned()));
-        CatalogTopic {
-            id: TopicId::from_bytes([1; 16]),
-            name: name.to_owned(),
-            partitions: 1,
-            replication_factor: 1,
-            configs: configs.into_iter().collect(),
-        }
+        admit(name, &configs.into_iter().collect(), offset)
     }
 
     #[test]
@@ -145,9 +141,9 @@ mod tests {
             (Some(""), 7, whole),
         ];
         for (policy, offset, expected) in cases {
-            assert_eq!(admit(&topic("t", policy), offset), expected, "{policy:?} {offset}");
+            assert_eq!(judge("t", policy, offset), expected, "{policy:?} {offset}");
         }
         let internal = Err(ErrorCode::InvalidTopicException);
-        assert_eq!(admit(&topic("__consumer_offsets", None), 0), internal);
+        assert_eq!(judge("__consumer_offsets", None, 0), internal);
     }
 }

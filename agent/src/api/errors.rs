@@ -2,11 +2,16 @@
 
 use aquifer_metadata::{
     client::CallError,
-    machine::{command::TopicRejected, group::types::GroupRejected},
+    machine::{
+        command::TopicRejected, config::ConfigRejected as AlterRejected,
+        group::types::GroupRejected,
+    },
 };
 use aquifer_storage::error::Outcome;
 
-use crate::{topic_config::ConfigRejected, wire::error_code::ErrorCode};
+use crate::{
+    configs::alter::AlterRefused, topic_config::ConfigRejected, wire::error_code::ErrorCode,
+};
 
 /// A group command or question that metadata did not answer. Clients look for the coordinator and
 /// ask again, which the retry keys make harmless. Also where the outcome is not known: as in Kafka,
@@ -75,7 +80,21 @@ pub fn config_error(rejected: &ConfigRejected) -> ErrorCode {
     match rejected {
         ConfigRejected::Unknown(_)
         | ConfigRejected::Null(_)
-        | ConfigRejected::Invalid { .. }
-        | ConfigRejected::Unsupported { .. } => ErrorCode::InvalidConfig,
+        | ConfigRejected::Invalid(_)
+        | ConfigRejected::Unsupported { .. }
+        | ConfigRejected::Tiered => ErrorCode::InvalidConfig,
+    }
+}
+
+/// The refusal of a change of configs.
+pub fn alter_error(refused: &AlterRefused) -> ErrorCode {
+    match refused {
+        AlterRefused::Config(_) => ErrorCode::InvalidConfig,
+        AlterRefused::Request(_) => ErrorCode::InvalidRequest,
+        AlterRefused::Rejected(AlterRejected::UnknownTopic) => ErrorCode::UnknownTopicOrPartition,
+        AlterRefused::Rejected(AlterRejected::Order { .. }) => ErrorCode::InvalidConfig,
+        AlterRefused::Rejected(AlterRejected::ResourceFull | AlterRejected::StoreFull) => {
+            ErrorCode::PolicyViolation
+        }
     }
 }

@@ -138,7 +138,10 @@ pub enum ConfigRejected {
 
 impl AlterConfigs {
     /// The overrides after the change of `held`.
-    pub(crate) fn changed(&self, held: &Overrides) -> Result<Overrides, ConfigRejected> {
+    ///
+    /// # Errors
+    /// Two numbers would stand against their order, or the resource would be too large.
+    pub fn changed(&self, held: &Overrides) -> Result<Overrides, ConfigRejected> {
         let after = match &self.change {
             ConfigChange::Replace(overrides) => overrides.clone(),
             ConfigChange::Incremental(ops) => {
@@ -197,7 +200,11 @@ fn items(list: &str) -> Vec<String> {
 }
 
 impl ConfigOrder {
-    fn check(&self, overrides: &Overrides) -> Result<(), ConfigRejected> {
+    /// Whether `overrides` keep the order.
+    ///
+    /// # Errors
+    /// [`ConfigRejected::Order`] with the numbers as they are.
+    pub fn check(&self, overrides: &Overrides) -> Result<(), ConfigRejected> {
         // A value that is no number was refused by the agent.
         let number = |(name, default): &(String, i64)| {
             let value = overrides.get(name).and_then(|value| value.parse().ok());

@@ -186,6 +186,7 @@ async fn run(
         seams,
         metrics,
         options: ServerOptions::default(),
+        has_given_defaults: false,
         num_partitions: 1,
         zone: None,
         connections: AtomicU64::new(0),

@@ -2,7 +2,7 @@
 //! its records stay unread; a codec of the topic's own, compaction, or `aquifer.validate=full` make
 //! it work.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use aquifer_metadata::watch::CatalogTopic;
 use aquifer_storage::{
@@ -65,11 +65,11 @@ pub(super) struct TopicRules {
 
 impl TopicRules {
     pub fn of(broker: &Broker, topic: Arc<CatalogTopic>) -> Self {
-        Self::at(topic, broker.session.leader_wall())
+        let configs = broker.effective_configs(&topic);
+        Self::at(&topic, &configs, broker.session.leader_wall())
     }
 
-    fn at(topic: Arc<CatalogTopic>, now: Timestamp) -> Self {
-        let configs = &topic.configs;
+    fn at(topic: &Arc<CatalogTopic>, configs: &BTreeMap<String, String>, now: Timestamp) -> Self {
         // Once per topic and request: most topics have few of these, so nothing is looked up twice.
         let text = |name: &str| configs.get(name).map_or("", String::as_str);
         let limit = |name: &str, default: i64| text(name).parse().unwrap_or(default);
@@ -93,12 +93,12 @@ impl TopicRules {
             _ => None,
         };
         Self {
-            batch_bytes_max: topic_config::max_message_bytes(configs),
+            batch_bytes_max: usize::try_from(limit("max.message.bytes", 1_048_588)).unwrap_or(0),
             append_time: is_append_time.then_some(now),
             records: RecordRules { keyed: topic_config::is_compacted(configs), timestamps },
             is_full: text("aquifer.validate") == "full",
             packing,
-            topic,
+            topic: Arc::clone(topic),
         }
     }
 

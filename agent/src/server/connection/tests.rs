@@ -182,6 +182,7 @@ async fn world() -> World {
         seams: seams.clone(),
         metrics: Arc::new(Metrics::default()),
         options: ServerOptions::default(),
+        has_given_defaults: false,
         num_partitions: 1,
         zone: None,
         connections: AtomicU64::new(0),

@@ -18,7 +18,8 @@ fn rules(configs: &[(&str, &str)]) -> TopicRules {
         replication_factor: 1,
         configs: configs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
     };
-    TopicRules::at(Arc::new(topic), Timestamp::from_millis(NOW))
+    let configs = topic.configs.clone();
+    TopicRules::at(&Arc::new(topic), &configs, Timestamp::from_millis(NOW))
 }
 
 fn batch(change: impl FnOnce(&mut TestBatch)) -> ValidatedBatch {
