@@ -8,6 +8,7 @@
 //! | [`header`] | request and response headers, and a response as a vectored frame |
 //! | [`produce_walk`], [`fetch_walk`] | Produce and Fetch requests, read in place |
 //! | [`versions`] | what this broker advertises and serves |
+//! | [`client`] | what a client needs beside the messages |
 //! | [`api_key`], [`error_code`] | Kafka's numbers |
 //!
 //! # Invariants
@@ -19,6 +20,7 @@
 //! - What the table of messages can decode is not what is advertised: only [`versions`] says that.
 
 pub mod api_key;
+pub mod client;
 pub mod codec;
 pub mod error_code;
 pub mod fetch_walk;

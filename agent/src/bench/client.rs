@@ -12,15 +12,16 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 
 pub use cluster::{Cluster, NewTopic, OffsetAt, ProducerLease, Topic};
 
+pub use crate::wire::client::{decode_response, error_name, leader_moved};
 use crate::wire::{
-    ErrorCode, Reader, Str,
-    codec::Element as _,
-    header::{RequestHeader, request_frame, response_header_is_flexible},
+    Str,
+    client::{BrokerVersions, response_bytes},
+    header::{RequestHeader, request_frame},
     messages::{ApiVersionsRequest, ApiVersionsResponse, Message},
 };
 
@@ -28,9 +29,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an answer may take, and the socket to take a request.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// No broker answers with more; a larger length is not Kafka's.
-const RESPONSE_BYTES_MAX: usize = 1 << 30;
 
 /// Who we say we are.
 pub const CLIENT_ID: &str = "aquifer-bench";
@@ -40,7 +38,7 @@ pub const CLIENT_ID: &str = "aquifer-bench";
 pub struct Connection {
     broker: String,
     stream: TcpStream,
-    versions: Vec<(i16, RangeInclusive<i16>)>,
+    versions: BrokerVersions,
     correlation_id: i32,
 }
 
@@ -51,16 +49,14 @@ impl Connection {
     /// It cannot be reached or does not speak Kafka; the message names it.
     pub fn open(broker: &str) -> anyhow::Result<Self> {
         let stream = connect(broker).with_context(|| format!("cannot connect to {broker}"))?;
-        let versions = Vec::new();
+        let versions = BrokerVersions::default();
         let mut connection =
             Self { broker: broker.to_owned(), stream, versions, correlation_id: 0 };
         // Version 0 is what every broker answers, whatever else it speaks.
         let answer: ApiVersionsResponse =
             connection.call_version(0, &ApiVersionsRequest::default())?;
         check(answer.error_code).with_context(|| format!("{broker}: ApiVersions"))?;
-        let apis = answer.api_keys.iter();
-        connection.versions =
-            apis.map(|api| (api.api_key, api.min_version..=api.max_version)).collect();
+        connection.versions = BrokerVersions::of(&answer);
         Ok(connection)
     }
 
@@ -74,13 +70,7 @@ impl Connection {
     /// # Errors
     /// There is none.
     pub fn version_of<M: Message>(&self, ours: RangeInclusive<i16>) -> anyhow::Result<i16> {
-        let key = M::KEY.code();
-        let theirs = self.versions.iter().find(|(api, _)| *api == key).map(|(_, range)| range);
-        let theirs = theirs.ok_or_else(|| anyhow!("{} has no {:?}", self.broker, M::KEY))?;
-        let max = *ours.end().min(theirs.end()).min(M::VERSIONS.end());
-        let min = *ours.start().max(theirs.start()).max(M::VERSIONS.start());
-        ensure!(min <= max, "{} speaks {:?} {theirs:?}, this client {ours:?}", self.broker, M::KEY);
-        Ok(max)
+        self.versions.choose::<M>(ours).with_context(|| self.broker.clone())
     }
 
     /// Asks and waits for the answer, in the highest version that both know.
@@ -160,9 +150,7 @@ fn connect(broker: &str) -> anyhow::Result<TcpStream> {
 pub fn read_length(stream: &mut impl Read) -> io::Result<usize> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).map_err(explained)?;
-    let length = usize::try_from(i32::from_be_bytes(length)).ok();
-    let length = length.filter(|length| (4..=RESPONSE_BYTES_MAX).contains(length));
-    length.ok_or_else(|| io::Error::other("the frame length is no response's"))
+    response_bytes(length).ok_or_else(|| io::Error::other("the frame length is no response's"))
 }
 
 /// The next frame, without its length.
@@ -191,51 +179,10 @@ pub fn explained(error: io::Error) -> io::Error {
     }
 }
 
-/// Decodes a response and checks that it answers `correlation_id`.
-///
-/// # Errors
-/// It answers another request, or is malformed.
-pub fn decode_response<R: Message>(
-    frame: Bytes,
-    version: i16,
-    correlation_id: i32,
-) -> anyhow::Result<R> {
-    let mut reader = Reader::new(frame);
-    let answered = i32::read(&mut reader, 0, false)?;
-    if answered != correlation_id {
-        bail!("an answer to request {answered} came for {correlation_id}");
-    }
-    if response_header_is_flexible(R::KEY, version) {
-        reader.skip_tags()?;
-    }
-    Ok(R::decode_body(&mut reader, version)?)
-}
-
-/// Kafka's name of a code.
-pub fn error_name(code: i16) -> String {
-    ErrorCode::from_code(code).map_or_else(|| format!("ERROR_{code}"), |e| e.name().to_owned())
-}
-
 /// An error with Kafka's name, unless `code` is 0.
 ///
 /// # Errors
 /// `code` is not 0.
 pub fn check(code: i16) -> anyhow::Result<()> {
     if code == 0 { Ok(()) } else { Err(anyhow!(error_name(code))) }
-}
-
-/// Whether a partition is led elsewhere now, so that metadata should be asked again.
-pub fn leader_moved(code: i16) -> bool {
-    matches!(
-        ErrorCode::from_code(code),
-        Some(
-            ErrorCode::NotLeaderOrFollower
-                | ErrorCode::LeaderNotAvailable
-                | ErrorCode::FencedLeaderEpoch
-                | ErrorCode::UnknownLeaderEpoch
-                | ErrorCode::UnknownTopicOrPartition
-                | ErrorCode::UnknownTopicId
-                | ErrorCode::ReplicaNotAvailable
-        )
-    )
 }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use super::{Connection, check, error_name};
 use crate::wire::{
     ErrorCode, Str, Uuid,
+    client::address_of,
     messages::{
         CreateTopicsRequest, CreateTopicsRequestTopics, CreateTopicsResponse,
         InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
@@ -234,14 +235,10 @@ fn fetch_topic(connection: &mut Connection, name: &str) -> anyhow::Result<Option
     // From version 4 on an unknown topic can be asked for without creating it.
     let version = connection.version_of::<MetadataRequest>(4..=13)?;
     let answer: MetadataResponse = connection.call_version(version, &request)?;
-    let address = |host: &str, port| match host.contains(':') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    };
     let brokers: BTreeMap<i32, String> = answer
         .brokers
         .iter()
-        .map(|broker| (broker.node_id, address(&broker.host, broker.port)))
+        .map(|broker| (broker.node_id, address_of(&broker.host, broker.port)))
         .collect();
     let named = answer.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|n| *n == *name));
     let topic = named.ok_or_else(|| anyhow!("{}: no answer on {name}", connection.broker()))?;
