@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     bench::Bench,
+    cli::{EXIT_CODES, output},
     configs::{layers, rule, table},
     placement::zone::ZoneBlocks,
     tls::TlsFlags,
@@ -28,7 +29,7 @@ const VOTERS_MAX: usize = 7;
 
 /// A Kafka broker without disks.
 #[derive(Debug, Parser)]
-#[command(name = "aquifer", version, about, long_about = None)]
+#[command(name = "aquifer", version, about, long_about = None, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to run; `up` when left out.
     #[command(subcommand)]
@@ -50,18 +51,36 @@ pub enum Role {
     Agent(Flags),
     /// The metadata group: how it stands, and changes of it.
     Cluster(Cluster),
+    /// What speaks Kafka to any broker.
+    #[command(flatten)]
+    Client(crate::cli::Command),
+    /// Prints a completion script for a shell.
+    #[command(after_help = COMPLETION_HELP)]
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Load, a store with S3's shape, and the limits of this machine.
     #[command(subcommand)]
     Bench(Bench),
 }
 
+const STATUS_HELP: &str = "Examples:
+  aquifer cluster status
+  aquifer cluster status --metadata node-1:9340,node-2:9340
+  aquifer cluster status --bootstrap broker-1:9092 -o json";
+
+const COMPLETION_HELP: &str = "Examples:
+  aquifer completion bash > /etc/bash_completion.d/aquifer
+  aquifer completion zsh > \"${fpath[1]}/_aquifer\"
+  aquifer completion fish > ~/.config/fish/completions/aquifer.fish";
+
 /// An operation on the metadata group.
 #[derive(Clone, Debug, Args)]
 pub struct Cluster {
-    /// Metadata nodes to ask; any one will do.
+    /// Metadata nodes to ask; any one will do [127.0.0.1:9340].
     #[arg(long, value_name = "ADDR,...", env = "AQUIFER_METADATA", global = true)]
-    #[arg(default_value = "127.0.0.1:9340")]
-    pub metadata: String,
+    pub metadata: Option<String>,
     /// What an operator proves itself with.
     #[command(flatten)]
     pub tls: TlsFlags,
@@ -74,7 +93,15 @@ pub struct Cluster {
 #[derive(Clone, Debug, Subcommand)]
 pub enum ClusterCommand {
     /// Who is in the group, who leads it, and how far each node is.
+    #[command(after_help = STATUS_HELP)]
     Status {
+        /// Ask these Kafka brokers, ours or others, for the brokers and the metadata quorum, and
+        /// the metadata nodes only when --metadata names some.
+        #[arg(short, long, visible_alias = "bootstrap-server", value_name = "HOST:PORT,...")]
+        bootstrap: Option<String>,
+        /// How to print what the brokers say.
+        #[arg(short, long, value_name = "FORMAT", default_value = "table", requires = "bootstrap")]
+        output: output::Format,
         /// With the hash of the state, which is equal on all nodes at equal indexes.
         #[arg(long)]
         hash: bool,
@@ -366,7 +393,7 @@ pub fn load(flags: &Flags) -> Result<Settings, ConfigError> {
     let figment = figment
         .merge(
             Env::prefixed("AQUIFER_")
-                .ignore(&["config", "log", "s3_virtual_hosted"])
+                .ignore(&["bootstrap", "config", "log", "s3_virtual_hosted"])
                 .lowercase(true),
         )
         .merge(Serialized::defaults(flags));

@@ -21,6 +21,7 @@ pub mod admin_http;
 pub mod api;
 pub mod bench;
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod metrics;
 pub mod server;

@@ -12,6 +12,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Commands of a client start without what a server needs.
+    let role = match cli.role.unwrap_or(Role::Up(cli.flags)) {
+        Role::Client(command) => return roles::client::run(command),
+        Role::Completion { shell } => return roles::client::completion(shell),
+        role => role,
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("AQUIFER_LOG")
         // Raft's own warnings repeat with each heartbeat a node that is down does not answer.
         .unwrap_or_else(|_| {
@@ -32,11 +38,14 @@ fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(async {
-        match cli.role.unwrap_or(Role::Up(cli.flags)) {
+        match role {
+            Role::Client(_) | Role::Completion { .. } => Ok(()), // They ran above.
             Role::Up(flags) => roles::up::run(&flags).await,
             Role::Metadata(flags) => roles::metadata::run(&flags).await,
             Role::Agent(flags) => roles::agent::run(&flags).await,
-            Role::Cluster(cluster) => roles::cluster::run(&cluster).await,
+            Role::Cluster(cluster) => {
+                roles::cluster::run(&cluster, roles::client::terminal()).await
+            }
             Role::Bench(bench) => aquifer_agent::bench::run(bench).await,
         }
     });

@@ -3,6 +3,7 @@
 pub mod agent;
 mod backups;
 mod bucket;
+pub mod client;
 pub mod cluster;
 pub mod metadata;
 mod parts;

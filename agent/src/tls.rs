@@ -77,6 +77,9 @@ pub enum TlsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// No authority to trust.
+    #[error("this system trusts no certificate authority: name one with --tls-ca")]
+    NoRoots,
     /// The files do not fit together.
     #[error("--tls-cert {}: {source}", path.display())]
     Unfit {
@@ -198,11 +201,14 @@ impl TlsFiles {
     }
 }
 
-fn file(flag: &'static str, path: &Path, reason: impl fmt::Display) -> TlsError {
+pub(crate) fn file(flag: &'static str, path: &Path, reason: impl fmt::Display) -> TlsError {
     TlsError::File { flag, path: path.to_owned(), reason: reason.to_string() }
 }
 
-fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(
+    flag: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = CertificateDer::pem_file_iter(path).map_err(|error| file(flag, path, error))?;
     let found: Result<Vec<_>, _> = read.collect();
     let found = found.map_err(|error| file(flag, path, error))?;

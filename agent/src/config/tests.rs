@@ -7,7 +7,7 @@ fn flags(arguments: &[&str]) -> Flags {
     match cli.role {
         None => cli.flags,
         Some(Role::Up(flags) | Role::Metadata(flags) | Role::Agent(flags)) => flags,
-        Some(Role::Bench(_) | Role::Cluster(_)) => panic!("a tool has no settings"),
+        Some(_) => panic!("a tool has no settings"),
     }
 }
 

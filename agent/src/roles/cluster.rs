@@ -3,13 +3,29 @@
 use std::io::Write;
 
 use anyhow::Context;
-use aquifer_agent::config::{self, Cluster, ClusterCommand};
+use aquifer_agent::{
+    cli::{World, brokers, client::ConnectArgs, output::Terminal},
+    config::{self, Cluster, ClusterCommand},
+};
 use aquifer_metadata::client::cluster::{GroupStatus, MemberStatus, Operator};
 use aquifer_storage::seam::system;
 
 mod restore;
 
-pub async fn run(cluster: &Cluster) -> anyhow::Result<()> {
+/// Where a metadata node listens unless told otherwise.
+const METADATA: &str = "127.0.0.1:9340";
+
+pub async fn run(cluster: &Cluster, terminal: Terminal) -> anyhow::Result<()> {
+    if let ClusterCommand::Status { bootstrap: Some(brokers), output, .. } = &cluster.command {
+        let connect = ConnectArgs::plain(brokers.clone());
+        let shutdown = super::signals::shutdown()?;
+        let world = World { seams: system::seams(), terminal, shutdown };
+        brokers::run(&connect, *output, &world).await?;
+        if cluster.metadata.is_none() {
+            return Ok(());
+        }
+        println!();
+    }
     let text = match &cluster.command {
         ClusterCommand::Restore(flags) => restore::run(flags).await?,
         command => ask(cluster, command).await?,
@@ -23,8 +39,8 @@ pub async fn run(cluster: &Cluster) -> anyhow::Result<()> {
 
 /// What the group answers to `command`.
 async fn ask(cluster: &Cluster, command: &ClusterCommand) -> anyhow::Result<String> {
-    let addresses: Vec<String> = cluster
-        .metadata
+    let named = cluster.metadata.as_deref().unwrap_or(METADATA);
+    let addresses: Vec<String> = named
         .split(',')
         .map(|address| address.trim().to_owned())
         .filter(|address| !address.is_empty())
@@ -34,8 +50,8 @@ async fn ask(cluster: &Cluster, command: &ClusterCommand) -> anyhow::Result<Stri
     }
     let operator = Operator::new(addresses, cluster.tls.secure(system::seams())?);
     Ok(match *command {
-        ClusterCommand::Status { hash, local: true } => table(&operator.status(hash).await?),
-        ClusterCommand::Status { hash, local: false } => {
+        ClusterCommand::Status { hash, local: true, .. } => table(&operator.status(hash).await?),
+        ClusterCommand::Status { hash, local: false, .. } => {
             table(&operator.leader_status(hash).await?)
         }
         ClusterCommand::AddVoter { id } => table(&operator.add_voter(id).await?),
