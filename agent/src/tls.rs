@@ -321,4 +321,4 @@ impl Accept for Secured {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

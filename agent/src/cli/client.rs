@@ -8,6 +8,8 @@ mod connection;
 mod error;
 mod metadata;
 mod offsets;
+#[cfg(test)]
+pub mod testing;
 mod tls;
 
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
@@ -148,12 +150,15 @@ impl Client {
                 Err(error) => refused.push(error),
             }
         }
-        Err(match (refused.len(), refused.pop()) {
-            (1, Some(only)) => only,
-            (_, last) => ClientError::Unreachable {
-                broker: self.bootstrap.join(", "),
-                reason: last.map_or_else(String::new, |last| format!("the last said: {last}")),
+        let last = refused.pop();
+        Err(match last {
+            Some(only) if refused.is_empty() => only,
+            Some(ClientError::Unreachable { reason, .. }) => ClientError::Unreachable {
+                broker: format!("any of {}", self.bootstrap.join(", ")),
+                reason,
             },
+            Some(other) => other,
+            None => ClientError::Missing("no broker is known".to_owned()),
         })
     }
 
@@ -348,3 +353,6 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,6 +114,12 @@ pub async fn run(args: ConsumeArgs, world: &World, output: Output) -> anyhow::Re
     let ends = Ends::look(&mut client, &topic, &partitions, start, args.isolation).await?;
     // From the end on there is nothing yet: who asks for that wants to wait.
     let follow = args.follow || (start == Start::End && args.count != Some(0));
+    if let Start::Offset(offset) = start
+        && !follow
+        && ends.0.values().all(|range| range.end <= offset)
+    {
+        eprintln!("aquifer: {} ends before offset {offset}", args.topic);
+    }
     let progress = progress(ends.records(), follow, world);
     let mut reader = Reader::new(client, topic, &ends, args.isolation, follow);
     let mut printer = Printer { args, output, progress, left: None, buffer: Vec::new() };

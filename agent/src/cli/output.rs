@@ -177,12 +177,13 @@ impl Table {
 
     /// The table as text, no wider than the terminal as far as columns can be cut.
     pub fn render(&self, terminal: Terminal) -> String {
-        let is_number = |cell: &String| {
-            cell.is_empty() || cell == "-" || cell.parse::<f64>().is_ok_and(f64::is_finite)
+        let is_none = |cell: &str| cell.is_empty() || cell == "-";
+        let is_number = |cell: &str| cell.parse::<f64>().is_ok_and(f64::is_finite);
+        let is_right = |at: usize| {
+            let mut cells = self.rows.iter().map(|row| row[at].as_str());
+            cells.clone().any(is_number) && cells.all(|cell| is_none(cell) || is_number(cell))
         };
-        let rights: Vec<bool> = (0..self.headings.len())
-            .map(|at| !self.rows.is_empty() && self.rows.iter().all(|row| is_number(&row[at])))
-            .collect();
+        let rights: Vec<bool> = (0..self.headings.len()).map(is_right).collect();
         let widths = self.widths(&rights, terminal.columns);
         let cells = |row: &[&str]| {
             let mut line = String::new();

@@ -6,6 +6,7 @@ mod parse;
 
 use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Usage, World,
-    client::{Client, ConnectArgs},
+    client::{Client, ClientError, ConnectArgs},
     output::{Format, Output, Table},
     topic,
     value::{parse_duration, parse_escaped, parse_pair, parse_timestamp},
@@ -137,7 +138,11 @@ pub async fn run(args: ProduceArgs, world: &World, output: Output) -> anyhow::Re
     if args.create {
         topic::create_if_absent(&mut client, &args.topic).await?;
     }
-    let topic = client.topic(&args.topic).await?;
+    let hint = "--create makes it, with the broker's defaults";
+    let topic = match client.topic(&args.topic).await {
+        Err(absent @ ClientError::Missing(_)) => return Err(anyhow!("{absent}; {hint}")),
+        topic => topic?,
+    };
     if let Some(partition) = args.partition
         && !topic.partitions.contains_key(&partition)
     {

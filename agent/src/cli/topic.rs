@@ -2,7 +2,7 @@
 
 mod describe;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
 use super::{
@@ -107,7 +107,8 @@ struct CreateArgs {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "change", required = true, multiple = true, args = ["partitions", "config", "unset"])]
+#[command(group(ArgGroup::new("change").args(["partitions", "config", "unset"]).required(true)
+    .multiple(true)))]
 struct AlterArgs {
     /// Its name.
     #[arg(value_name = "TOPIC")]

@@ -7,9 +7,10 @@ use std::time::{Duration, UNIX_EPOCH};
 /// # Errors
 /// What is wrong with it.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => humantime::parse_duration(text)
+    let seconds = text.parse().ok().filter(|_| text.starts_with(|c: char| c.is_ascii_digit()));
+    let duration = match seconds {
+        Some(seconds) => Duration::from_secs(seconds),
+        None => humantime::parse_duration(text)
             .map_err(|error| format!("{error}; write 500ms, 10s, 5m, 2h or 7d"))?,
     };
     // What is added to a clock must not overflow it.

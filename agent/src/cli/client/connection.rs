@@ -101,8 +101,8 @@ impl Connection {
                 return Ok(());
             }
             Err(ClientError::Silent { within, .. }) => format!("silent for {within:?}"),
-            Err(ClientError::Lost { source, .. }) => source.to_string(),
-            Err(ClientError::Malformed { source, .. }) => source.to_string(),
+            Err(ClientError::Lost { reason, .. }) => reason.to_string(),
+            Err(ClientError::Malformed { reason, .. }) => reason.to_string(),
             Err(other) => return Err(other),
         };
         let hint = if is_secured { "" } else { " (does it want --tls?)" };
@@ -122,7 +122,7 @@ impl Connection {
     ) -> Result<R, ClientError> {
         let version = self.versions.choose::<Q>(ours);
         let version = version
-            .map_err(|source| ClientError::Unsupported { broker: self.broker.clone(), source })?;
+            .map_err(|reason| ClientError::Unsupported { broker: self.broker.clone(), reason })?;
         self.exchange(version, request, self.patience + longer).await
     }
 
@@ -143,10 +143,10 @@ impl Connection {
         let answered = seams.timeout(within, self.transfer(frame)).await;
         let answer = match answered {
             None => return Err(ClientError::Silent { broker, api, within }),
-            Some(Err(source)) => return Err(ClientError::Lost { broker, api, source }),
+            Some(Err(reason)) => return Err(ClientError::Lost { broker, api, reason }),
             Some(Ok(frame)) => decode_response(frame, version, header.correlation_id),
         };
-        answer.map_err(|source| ClientError::Malformed { broker, api, source })
+        answer.map_err(|reason| ClientError::Malformed { broker, api, reason })
     }
 
     async fn transfer(&mut self, request: Vec<Bytes>) -> io::Result<Bytes> {

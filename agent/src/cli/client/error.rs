@@ -1,4 +1,6 @@
 //! What can go wrong between a client and a broker, and whether a change may have happened.
+//!
+//! Each message is whole: what is beneath an error is in it and not told again as its source.
 
 use std::time::Duration;
 
@@ -37,32 +39,32 @@ pub enum ClientError {
         within: Duration,
     },
     /// The request may have taken effect.
-    #[error("{broker} broke the connection before it answered {}: {source}", api.name())]
+    #[error("{broker} broke the connection before it answered {}: {reason}", api.name())]
     Lost {
         /// Its address.
         broker: String,
         /// What it was asked.
         api: ApiKey,
         /// What the socket says.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The broker's versions do not fit; nothing was sent.
-    #[error("{broker} cannot do this: {source}")]
+    #[error("{broker} cannot do this: {reason}")]
     Unsupported {
         /// Its address.
         broker: String,
         /// Its versions and ours.
-        source: VersionRefused,
+        reason: VersionRefused,
     },
     /// An answer came and cannot be read.
-    #[error("{broker}, {}: {source}", api.name())]
+    #[error("{broker}, {}: {reason}", api.name())]
     Malformed {
         /// Its address.
         broker: String,
         /// What it was asked.
         api: ApiKey,
         /// What is wrong with the answer.
-        source: ResponseRefused,
+        reason: ResponseRefused,
     },
     /// The broker's own answer is an error.
     #[error("{subject}: {}", told(*code, message.as_deref()))]
@@ -157,7 +159,7 @@ mod tests {
         let lost = || ClientError::Lost {
             broker: "b:1".to_owned(),
             api: ApiKey::CreateTopics,
-            source: std::io::ErrorKind::ConnectionReset.into(),
+            reason: std::io::ErrorKind::ConnectionReset.into(),
         };
         let refused =
             |code: ErrorCode| ClientError::check(|| "topic t".to_owned(), code.code()).unwrap_err();

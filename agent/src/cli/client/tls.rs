@@ -94,3 +94,6 @@ pub async fn secured(
     let secured = connector.connect(name, stream).await?;
     Ok(Stream::Boxed(Box::new(secured)))
 }
+
+#[cfg(test)]
+mod tests;

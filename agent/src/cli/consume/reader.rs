@@ -51,14 +51,14 @@ pub enum ReadError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// What is stored cannot be read.
-    #[error("{topic}/{partition}: {source}")]
+    #[error("{topic}/{partition}: {reason}")]
     Damaged {
         /// The topic.
         topic: String,
         /// The partition.
         partition: i32,
         /// What is wrong.
-        source: RecordsDamaged,
+        reason: RecordsDamaged,
     },
 }
 
@@ -232,7 +232,7 @@ impl Reader {
         let Some(position) = self.positions.get_mut(&index) else { return Ok(()) };
         let end = if self.follow { i64::MAX } else { position.end };
         let damaged =
-            |source| ReadError::Damaged { topic: name.to_string(), partition: index, source };
+            |reason| ReadError::Damaged { topic: name.to_string(), partition: index, reason };
         let mut aborted = Aborted::of(row.aborted_transactions.as_deref().unwrap_or_default());
         let mut bytes = row.records.unwrap_or_default().to_bytes();
         let mut records = Vec::new();

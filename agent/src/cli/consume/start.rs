@@ -40,8 +40,10 @@ impl FromStr for Start {
             _ => {}
         }
         if let Some(back) = text.strip_prefix('-') {
-            return match back.parse() {
-                Ok(count) if !back.starts_with('+') => Ok(Self::Last(count)),
+            return match back.parse::<i64>() {
+                Ok(count) if back.starts_with(|c: char| c.is_ascii_digit()) => {
+                    Ok(Self::Last(count))
+                }
                 _ => parse_duration(back).map(Self::Ago).map_err(|_| unknown()),
             };
         }

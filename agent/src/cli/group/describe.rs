@@ -216,9 +216,12 @@ async fn latest(
 
 fn print(output: &mut Output, group: &DescribedGroup) -> anyhow::Result<()> {
     let DescribedGroup { group: name, kind, state, coordinator, .. } = group;
-    let members = group.members.len();
+    let members = match group.members.len() {
+        1 => "1 member".to_owned(),
+        count => format!("{count} members"),
+    };
     let lag: i64 = group.offsets.iter().filter_map(|offset| offset.lag).sum();
-    output.title(&format!("{name}  {kind}, {state}, {members} members, lag {lag}"))?;
+    output.title(&format!("{name}  {kind}, {state}, {members}, lag {lag}"))?;
     let assignor = if group.assignor.is_empty() { "-" } else { &group.assignor };
     output.text(&format!("coordinator {coordinator}, assignor {assignor}\n"))?;
     let number = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());

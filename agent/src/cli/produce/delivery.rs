@@ -391,22 +391,4 @@ fn is_passing(error: &ClientError) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_that_is_too_large_becomes_two_whose_sequences_go_on() {
-        let record = |timestamp| Record { timestamp, ..Record::default() };
-        let batch = Batch {
-            records: (0..5).map(record).collect(),
-            ordinals: (1..=5).collect(),
-            bytes: 0,
-            sequence: Sequence::new(i32::MAX).unwrap(),
-            is_unknown: false,
-        };
-        let (first, second) = batch.halves();
-        assert_eq!((first.records.len(), first.sequence.value()), (2, i32::MAX));
-        assert_eq!(second.ordinals, [3, 4, 5]);
-        assert_eq!(second.sequence.value(), 1, "0 follows the largest");
-    }
-}
+mod tests;
