@@ -36,6 +36,10 @@ func main() {
 		consume(args[1], args[2], args[3], count)
 	case "group":
 		group(args[1], args[2], args[3], args[4])
+	case "admin":
+		at, err := strconv.ParseInt(args[5], 10, 64)
+		check(err)
+		administrate(args[1], args[2], args[3], args[4], at)
 	case "program":
 		program(args[1], args[2], args[3])
 	}

@@ -37,10 +37,13 @@ public final class Client {
     private static final Pattern HEADER = Pattern.compile("\\[\"([^\"]*)\", (null|\"[^\"]*\")\\]");
 
     public static void main(String[] args) throws Exception {
-        if (args[0].equals("produce")) {
+        // Idempotence is this client's default.
+        if (args[0].equals("produce") || args[0].equals("idempotent")) {
             produce(args[1], args[2], args[3], args[4]);
         } else if (args[0].equals("group")) {
             group(args[1], args[2], args[3], args[4]);
+        } else if (args[0].equals("admin")) {
+            AdminSteps.run(args[1], args[2], args[3], args[4], Long.parseLong(args[5]));
         } else if (args[0].equals("quorum")) {
             quorum(args[1], List.of(args).subList(2, args.length));
         } else {

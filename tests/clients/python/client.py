@@ -1,27 +1,36 @@
 """confluent-kafka (librdkafka) behind the common command line of README.md."""
 
-import base64
-import json
 import os
 import sys
 import time
 
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+)
+
+import common
 
 
-def decode(text):
-    return None if text is None else base64.b64decode(text)
-
-
-def encode(data):
-    return None if data is None else base64.b64encode(data).decode()
-
-
-def produce(bootstrap, topic, codec, path):
+def produce(bootstrap, topic, codec, path, idempotent=False):
     producer = Producer({
         "bootstrap.servers": bootstrap,
         "compression.type": codec,
         "message.max.bytes": 2_000_000,
+        "enable.idempotence": idempotent,
     })
     offsets = {}
     failures = []
@@ -34,19 +43,17 @@ def produce(bootstrap, topic, codec, path):
                 offsets[index] = message.offset()
         return on_delivery
 
-    with open(path, encoding="utf-8") as lines:
-        for index, line in enumerate(lines):
-            record = json.loads(line)
-            producer.produce(
-                topic,
-                key=decode(record["key"]),
-                value=decode(record["value"]),
-                headers=[(name, decode(value)) for name, value in record["headers"]],
-                timestamp=record["timestamp"],
-                partition=0,
-                on_delivery=delivered(index),
-            )
-            producer.poll(0)
+    for index, (key, value, headers, timestamp) in enumerate(common.read(path)):
+        producer.produce(
+            topic,
+            key=key,
+            value=value,
+            headers=headers,
+            timestamp=timestamp,
+            partition=0,
+            on_delivery=delivered(index),
+        )
+        producer.poll(0)
     left = producer.flush(60)
     if left or failures:
         sys.exit(f"{left} not delivered; {failures[:5]}")
@@ -70,13 +77,8 @@ def consume(bootstrap, topic, group, count):
             if message.error().code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 continue
             sys.exit(str(message.error()))
-        print(json.dumps({
-            "key": encode(message.key()),
-            "value": encode(message.value()),
-            "headers": [[name, encode(value)] for name, value in message.headers() or []],
-            "timestamp": message.timestamp()[1],
-            "offset": message.offset(),
-        }))
+        common.show(message.key(), message.value(), message.headers(), message.timestamp()[1],
+                    message.offset())
         seen += 1
     consumer.close()
 
@@ -144,13 +146,94 @@ def stream(bootstrap, topic, rate, stop_path):
         sys.exit(f"{left} not delivered; {failed[:5]}")
 
 
+def admin(bootstrap, new, old, name, time_ms):
+    """The admin calls of README.md."""
+    client = AdminClient({"bootstrap.servers": bootstrap})
+    first = TopicPartition(old, 0)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, new)
+
+    def create():
+        topic = NewTopic(new, 3, 1, config={"retention.ms": common.KEEP_MS})
+        client.create_topics([topic])[new].result()
+        return "ok"
+
+    def create_again():
+        try:
+            return create()
+        except KafkaException as error:
+            return error.args[0].code()
+
+    def partitions():
+        topic = client.list_topics(new, timeout=10).topics[new]
+        return len(topic.partitions)
+
+    def more_partitions():
+        client.create_partitions([NewPartitions(new, 5)])[new].result()
+        return common.until(5, partitions)
+
+    def retention():
+        return client.describe_configs([resource])[resource].result()["retention.ms"].value
+
+    def alter():
+        entry = ConfigEntry("retention.ms", common.KEEP_LONGER_MS,
+                            incremental_operation=AlterConfigOpType.SET)
+        change = ConfigResource(ConfigResource.Type.TOPIC, new, incremental_configs=[entry])
+        client.incremental_alter_configs([change])[change].result()
+        return common.until(common.KEEP_LONGER_MS, retention)
+
+    def offset(spec):
+        return client.list_offsets({first: spec})[first].result().offset
+
+    def offsets():
+        return " ".join(str(offset(spec)) for spec in [
+            OffsetSpec.earliest(), OffsetSpec.latest(), OffsetSpec.for_timestamp(int(time_ms))])
+
+    def delete_records():
+        before = TopicPartition(old, 0, common.DELETE_BEFORE)
+        client.delete_records([before])[before].result()
+        return common.until(common.DELETE_BEFORE, lambda: offset(OffsetSpec.earliest()))
+
+    def listed():
+        return name in [one.group_id for one in client.list_consumer_groups().result().valid]
+
+    def committed():
+        asked = ConsumerGroupTopicPartitions(name, [first])
+        return client.list_consumer_group_offsets([asked])[name].result().topic_partitions[0].offset
+
+    def delete_group():
+        client.delete_consumer_groups([name])[name].result()
+        return common.until(False, listed)
+
+    def delete_topic():
+        client.delete_topics([new])[new].result()
+        return common.until(False, lambda: new in client.list_topics(timeout=10).topics)
+
+    return common.steps({
+        "create-topic": create,
+        "create-again": create_again,
+        "list-topics": lambda: common.until(
+            True, lambda: new in client.list_topics(timeout=10).topics),
+        "describe-topic": partitions,
+        "create-partitions": more_partitions,
+        "describe-configs": retention,
+        "alter-configs": alter,
+        "list-offsets": offsets,
+        "delete-records": delete_records,
+        "list-groups": listed,
+        "describe-group": lambda:
+            client.describe_consumer_groups([name])[name].result().state.name.title(),
+        "committed-offsets": committed,
+        "delete-group": delete_group,
+        "delete-topic": delete_topic,
+    })
+
+
 if __name__ == "__main__":
-    command, bootstrap, topic, third, fourth = sys.argv[1:]
-    if command == "stream":
-        stream(bootstrap, topic, int(third), fourth)
-    elif command == "group":
-        group(bootstrap, topic, third, fourth)
-    elif command == "produce":
-        produce(bootstrap, topic, third, fourth)
-    else:
-        consume(bootstrap, topic, third, int(fourth))
+    common.main({
+        "produce": produce,
+        "idempotent": lambda *arguments: produce(*arguments, idempotent=True),
+        "consume": lambda bootstrap, topic, name, count: consume(bootstrap, topic, name, int(count)),
+        "group": group,
+        "stream": lambda bootstrap, topic, rate, stop: stream(bootstrap, topic, int(rate), stop),
+        "admin": admin,
+    })
