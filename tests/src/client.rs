@@ -1,6 +1,7 @@
 //! The client programs of `clients/`, all behind one command line.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -13,8 +14,8 @@ use crate::{
     record::{ConsumedRecord, Record, to_line},
 };
 
-/// A client family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Client {
     /// confluent-kafka for Python: librdkafka.
     Librdkafka,
@@ -22,32 +23,167 @@ pub enum Client {
     Java,
     /// segmentio kafka-go.
     KafkaGo,
+    /// twmb franz-go.
+    FranzGo,
+    /// IBM sarama, for Go.
+    Sarama,
+    /// kafka-python.
+    KafkaPython,
+    /// aiokafka, for Python.
+    AioKafka,
+    /// KafkaJS.
+    KafkaJs,
+    /// Confluent's client for JavaScript: librdkafka.
+    ConfluentJs,
+    /// Platformatic's client for JavaScript.
+    Platformatic,
+    /// The crate rdkafka: librdkafka.
+    Rdkafka,
+    /// The crate rskafka.
+    Rskafka,
 }
 
-/// Every client family.
-pub const ALL: [Client; 3] = [Client::Librdkafka, Client::Java, Client::KafkaGo];
+/// Every client.
+pub const ALL: [Client; 12] = [
+    Client::Librdkafka,
+    Client::Java,
+    Client::KafkaGo,
+    Client::FranzGo,
+    Client::Sarama,
+    Client::KafkaPython,
+    Client::AioKafka,
+    Client::KafkaJs,
+    Client::ConfluentJs,
+    Client::Platformatic,
+    Client::Rdkafka,
+    Client::Rskafka,
+];
+
+/// One client of each of three families, for tests of something else than clients.
+pub const FAMILIES: [Client; 3] = [Client::Librdkafka, Client::Java, Client::KafkaGo];
+
+/// Kafka's codecs.
+pub const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+
+/// Admin steps of `clients/README.md` that every client with an admin has.
+const ADMIN_STEPS: [&str; 14] = [
+    "create-topic",
+    "create-again",
+    "list-topics",
+    "describe-topic",
+    "create-partitions",
+    "describe-configs",
+    "alter-configs",
+    "list-offsets",
+    "delete-records",
+    "list-groups",
+    "describe-group",
+    "committed-offsets",
+    "delete-group",
+    "delete-topic",
+];
 
 impl Client {
     /// A command of this client's program.
     pub fn command(self, arguments: &[&str]) -> anyhow::Result<Command> {
-        let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
+        let python = |program: &str| -> anyhow::Result<Command> {
+            let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
+            let mut command = Command::new(tool("TEST_PYTHON")?);
+            command.arg(clients.join("python").join(program));
+            Ok(command)
+        };
+        let node = |program: &str| -> anyhow::Result<Command> {
+            let mut command = Command::new("node");
+            command.arg(Path::new(&tool("TEST_NODE")?).join(program));
+            Ok(command)
+        };
+        let crates = |name: &str| -> anyhow::Result<Command> {
+            let mut command = Command::new(tool("TEST_RUST_CLIENTS")?);
+            command.arg(name);
+            Ok(command)
+        };
         let mut command = match self {
-            Self::Librdkafka => {
-                let mut command = Command::new(tool("TEST_PYTHON")?);
-                command.arg(clients.join("python/client.py"));
-                command
-            }
+            Self::Librdkafka => python("client.py")?,
+            Self::KafkaPython => python("kafka_python_client.py")?,
+            Self::AioKafka => python("aiokafka_client.py")?,
             Self::Java => {
-                let mut command = Command::new("java");
-                command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]);
-                command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
-                command.args(["-cp", &tool("TEST_JAVA_CLASSPATH")?, "Client"]);
+                let mut command = java(&tool("TEST_JAVA_CLASSPATH")?);
+                command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "Client"]);
                 command
             }
             Self::KafkaGo => Command::new(tool("TEST_KAFKA_GO")?),
+            Self::FranzGo => Command::new(tool("TEST_FRANZ_GO")?),
+            Self::Sarama => Command::new(tool("TEST_SARAMA")?),
+            Self::KafkaJs => node("kafkajs.cjs")?,
+            Self::ConfluentJs => node("confluent.cjs")?,
+            Self::Platformatic => node("platformatic.mjs")?,
+            Self::Rdkafka => crates("rdkafka")?,
+            Self::Rskafka => crates("rskafka")?,
         };
         command.args(arguments).stdin(Stdio::null());
         Ok(command)
+    }
+
+    /// The codecs it writes and reads as it is installed here.
+    pub fn codecs(self) -> &'static [&'static str] {
+        match self {
+            Self::KafkaJs => &CODECS[..2],
+            Self::Platformatic => &CODECS[..4], // Its zstd is that of node 22 and later.
+            _ => &CODECS,
+        }
+    }
+
+    /// Whether it has an idempotent producer.
+    pub fn is_idempotent(self) -> bool {
+        !matches!(self, Self::KafkaGo | Self::Rskafka)
+    }
+
+    /// Whether it knows groups.
+    pub fn has_groups(self) -> bool {
+        self != Self::Rskafka
+    }
+
+    /// The admin steps of `clients/README.md` that it has.
+    pub fn admin_steps(self) -> Vec<&'static str> {
+        let lacks: &[&str] = match self {
+            Self::KafkaGo => &["delete-records"],
+            Self::AioKafka => &["delete-group"],
+            Self::ConfluentJs => &["create-partitions", "describe-configs", "alter-configs"],
+            Self::Rskafka => &[
+                "create-partitions",
+                "describe-configs",
+                "alter-configs",
+                "list-groups",
+                "describe-group",
+                "committed-offsets",
+                "delete-group",
+            ],
+            _ => &[],
+        };
+        ADMIN_STEPS.into_iter().filter(|step| !lacks.contains(step)).collect()
+    }
+
+    /// `records` as this client can send them: some refuse a record of neither key nor value.
+    pub fn sendable(self, records: &[Record]) -> Vec<Record> {
+        let mut records = records.to_vec();
+        if matches!(self, Self::KafkaPython | Self::AioKafka) {
+            for record in &mut records {
+                if record.value.is_none() {
+                    record.key.get_or_insert_default();
+                }
+            }
+        }
+        records
+    }
+
+    /// Whether it takes null for empty or empty for null.
+    pub fn confuses_null(self) -> bool {
+        matches!(self, Self::KafkaGo | Self::ConfluentJs)
+    }
+
+    /// Whether it forgets the order of headers.
+    pub fn sorts_headers(self) -> bool {
+        self == Self::Rskafka
     }
 
     /// Runs a command of this client's program to its end and returns what it printed.
@@ -68,12 +204,47 @@ impl Client {
         codec: &str,
         records: &[Record],
     ) -> anyhow::Result<Vec<i64>> {
+        self.send("produce", bootstrap, (topic, codec), records)
+    }
+
+    /// As [`Client::produce`], with the idempotent producer.
+    pub fn produce_idempotently(
+        self,
+        bootstrap: SocketAddr,
+        topic: &str,
+        codec: &str,
+        records: &[Record],
+    ) -> anyhow::Result<Vec<i64>> {
+        self.send("idempotent", bootstrap, (topic, codec), records)
+    }
+
+    fn send(
+        self,
+        command: &str,
+        bootstrap: SocketAddr,
+        (topic, codec): (&str, &str),
+        records: &[Record],
+    ) -> anyhow::Result<Vec<i64>> {
         let file = tempfile::NamedTempFile::new()?;
         let lines: Vec<String> = records.iter().map(to_line).collect();
         std::fs::write(file.path(), lines.join("\n") + "\n")?;
         let path = file.path().to_string_lossy();
-        let printed = self.run(&["produce", &bootstrap.to_string(), topic, codec, &path])?;
+        let printed = self.run(&[command, &bootstrap.to_string(), topic, codec, &path])?;
         printed.lines().map(|line| line.parse().context("an offset")).collect()
+    }
+
+    /// Takes the admin steps: on the new topic `topic`, on the records of `old` and on its reader
+    /// `group`, which committed. Returns what was printed of each step.
+    pub fn administrate(
+        self,
+        bootstrap: SocketAddr,
+        topic: &str,
+        (old, group, time): (&str, &str, i64),
+    ) -> anyhow::Result<BTreeMap<String, String>> {
+        let time = time.to_string();
+        let printed = self.run(&["admin", &bootstrap.to_string(), topic, old, group, &time])?;
+        let pair = |line: &str| line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
+        printed.lines().map(|line| pair(line).context("step and result")).collect()
     }
 
     /// Consumes `count` records as a new group.
@@ -88,6 +259,13 @@ impl Client {
         let printed = self.run(&["consume", &bootstrap.to_string(), topic, group, &count])?;
         printed.lines().map(|line| serde_json::from_str(line).context("a record")).collect()
     }
+}
+
+/// A Java virtual machine that starts soon.
+pub fn java(classpath: &str) -> Command {
+    let mut command = Command::new("java");
+    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m", "-cp", classpath]);
+    command
 }
 
 /// What a finished program printed.

@@ -9,7 +9,7 @@ use crate::stub::StoreStub;
 
 /// All its processes, killed when dropped.
 pub struct Cluster {
-    /// What clients connect to.
+    /// What clients connect to: HAProxy, or the first agent where there is none.
     pub balancer: SocketAddr,
     /// The proxy before the S3 server.
     pub store: StoreStub,
@@ -17,13 +17,22 @@ pub struct Cluster {
     metadata_address: SocketAddr,
     metadata: Process,
     agents: Vec<(Place, Process)>,
-    _haproxy: Process,
+    _haproxy: Option<Process>,
     _minio: Process,
 }
 
 impl Cluster {
     /// Starts everything, with data in `folder`.
     pub fn start(folder: &Path) -> anyhow::Result<Self> {
+        Self::begin(folder, true)
+    }
+
+    /// As [`Cluster::start`], without HAProxy: clients are told of each agent at its own address.
+    pub fn start_without_balancer(folder: &Path) -> anyhow::Result<Self> {
+        Self::begin(folder, false)
+    }
+
+    fn begin(folder: &Path, balanced: bool) -> anyhow::Result<Self> {
         let (minio, s3) = minio(&folder.join("minio"))?;
         let store = StoreStub::before(s3)?;
         let balancer = free_address()?;
@@ -36,15 +45,20 @@ impl Cluster {
         for zone in ["a", "b", "c"] {
             let mut agent = place.clone();
             (agent.kafka, agent.http) = (free_address()?, free_address()?);
-            agent.arguments =
-                ["--advertise", &balancer.to_string(), "--zone", zone].map(str::to_owned).to_vec();
+            agent.arguments = vec!["--zone".to_owned(), zone.to_owned()];
+            if balanced {
+                agent.arguments.extend(["--advertise".to_owned(), balancer.to_string()]);
+            }
             let process = agent.agent(metadata_address)?;
             agents.push((agent, process));
         }
         let places: Vec<&Place> = agents.iter().map(|(place, _)| place).collect();
-        let haproxy = haproxy(folder, balancer, &places)?;
+        let haproxy = match balanced {
+            true => Some(haproxy(folder, balancer, &places)?),
+            false => None,
+        };
         Ok(Self {
-            balancer,
+            balancer: if balanced { balancer } else { places[0].kafka },
             store,
             metadata_place: place,
             metadata_address,

@@ -1,5 +1,7 @@
 //! Records as client programs read and print them: one JSON line each.
 
+use std::time::SystemTime;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +48,8 @@ pub fn to_line(record: &Record) -> String {
     )
 }
 
-/// Records of every shape: null and empty keys and values, headers, one byte to one MiB.
+/// Records of every shape: null and empty keys and values, headers, one byte to one MiB. The first
+/// is an hour old, so that no retention ends it.
 pub fn assorted() -> Vec<Record> {
     let bytes = |count: usize, seed: u8| {
         let noise = (0..count).map(|n| (n as u8).wrapping_mul(31) ^ (n >> 8) as u8 ^ seed);
@@ -67,10 +70,17 @@ pub fn assorted() -> Vec<Record> {
     for number in 0..200 {
         records.push(record(bytes(4, number), bytes(50, number)));
     }
+    let begin = now_ms() - 3_600_000;
     for (place, record) in records.iter_mut().enumerate() {
-        record.timestamp = 1_700_000_000_000 + place as i64 * 7;
+        record.timestamp = begin + place as i64 * 7;
     }
     records
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.expect("after 1970").as_millis() as i64
 }
 
 fn record(key: Option<String>, value: Option<String>) -> Record {

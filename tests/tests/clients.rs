@@ -3,74 +3,80 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes run on real clocks")]
 
-use std::{net::SocketAddr, process::Command, time::Duration};
+use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use aquifer_tests::{
-    client::{ALL, Client, succeeded},
+    client::{Client, succeeded},
     cluster::Cluster,
-    process::{Place, free_address, metadata_node, metadata_node_with},
-    record::assorted,
+    matrix::{Table, each_client_once, every_pair},
+    process::{Place, Process, free_address, metadata_node, metadata_node_with},
 };
 
-const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+/// What a test needs of a deployment: it lives as long as this does.
+enum Deployment {
+    /// `aquifer up`.
+    OneProcess(Place, Process),
+    /// Three agents and an S3 server.
+    Cluster(Box<Cluster>),
+    /// Named by `TEST_BOOTSTRAP`: Apache Kafka, when the question is whether a test is right.
+    Other(SocketAddr),
+}
 
-/// Every pair of clients over one broker address; `prefix` keeps topics apart.
-fn every_pair(bootstrap: SocketAddr, prefix: &str) -> anyhow::Result<()> {
-    let records = assorted();
-    for (place, producer) in ALL.into_iter().enumerate() {
-        let topic = format!("{prefix}-{producer:?}");
-        let codec = CODECS[place % CODECS.len()];
-        let offsets = producer.produce(bootstrap, &topic, codec, &records)?;
-        let expected: Vec<i64> = (0..records.len() as i64).collect();
-        anyhow::ensure!(offsets == expected, "{producer:?}: offsets {offsets:?}");
-        for consumer in ALL {
-            let group = format!("{topic}-{consumer:?}");
-            let consumed = consumer.consume(bootstrap, &topic, &group, records.len())?;
-            for (index, (sent, got)) in records.iter().zip(&consumed).enumerate() {
-                let same = sent == &got.record && got.offset == index as i64;
-                let lossy = consumer == Client::KafkaGo || producer == Client::KafkaGo;
-                anyhow::ensure!(
-                    same || (lossy && nulls_as_empty(sent, got, index)),
-                    "{producer:?} to {consumer:?}, record {index}: sent {sent:?}, got {got:?}"
-                );
-            }
+impl Deployment {
+    fn start(folder: &Path, topology: &str) -> anyhow::Result<Self> {
+        if let Ok(address) = std::env::var("TEST_BOOTSTRAP") {
+            return Ok(Self::Other(address.parse()?));
         }
+        Ok(match topology {
+            "one process" => {
+                let place = Place::new(folder.join("data"))?;
+                let process = place.up()?;
+                Self::OneProcess(place, process)
+            }
+            "three agents" => Self::Cluster(Box::new(Cluster::start_without_balancer(folder)?)),
+            _ => Self::Cluster(Box::new(Cluster::start(folder)?)),
+        })
+    }
+
+    fn bootstrap(&self) -> SocketAddr {
+        match self {
+            Self::OneProcess(place, _) => place.kafka,
+            Self::Cluster(cluster) => cluster.balancer,
+            Self::Other(address) => *address,
+        }
+    }
+}
+
+/// Each client as producer and as consumer; with `TEST_FULL` every pair with every codec.
+fn clients_work_over(topology: &str, shift: usize) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let deployment = Deployment::start(folder.path(), topology)?;
+    let table = Table::new(topology);
+    let prefix = format!("{}-{}", topology.replace(' ', "-"), std::process::id());
+    each_client_once(deployment.bootstrap(), &prefix, shift, &table);
+    if std::env::var("TEST_FULL").is_ok_and(|full| !full.is_empty()) {
+        every_pair(deployment.bootstrap(), &prefix, &table);
+    }
+    table.finish()?;
+    if let Deployment::OneProcess(_, process) = deployment {
+        anyhow::ensure!(process.terminate()?, "SIGTERM drains and ends with success");
     }
     Ok(())
 }
 
-/// kafka-go does not tell null from empty, neither as producer nor as consumer.
-fn nulls_as_empty(
-    sent: &aquifer_tests::record::Record,
-    got: &aquifer_tests::record::ConsumedRecord,
-    index: usize,
-) -> bool {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let headers = |headers: &[(String, Option<String>)]| -> Vec<(String, String)> {
-        headers.iter().map(|(name, value)| (name.clone(), text(value))).collect()
-    };
-    text(&sent.key) == text(&got.record.key)
-        && text(&sent.value) == text(&got.record.value)
-        && headers(&sent.headers) == headers(&got.record.headers)
-        && sent.timestamp == got.record.timestamp
-        && got.offset == index as i64
+#[test]
+fn every_client_writes_and_reads_over_one_process() -> anyhow::Result<()> {
+    clients_work_over("one process", 0)
 }
 
 #[test]
-fn every_client_reads_what_every_client_wrote_on_a_local_folder() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let place = Place::new(folder.path().join("data"))?;
-    let process = place.up()?;
-    every_pair(place.kafka, "folder")?;
-    anyhow::ensure!(process.terminate()?, "SIGTERM drains and ends with success");
-    Ok(())
+fn every_client_writes_and_reads_over_three_agents_and_s3() -> anyhow::Result<()> {
+    clients_work_over("three agents", 1)
 }
 
 #[test]
-fn every_client_works_through_a_balancer_over_three_agents_and_s3() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let cluster = Cluster::start(folder.path())?;
-    every_pair(cluster.balancer, "balanced")
+fn every_client_writes_and_reads_through_a_balancer_over_three_agents() -> anyhow::Result<()> {
+    clients_work_over("behind a balancer", 4)
 }
 
 #[test]

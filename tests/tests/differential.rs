@@ -1,7 +1,7 @@
 //! Aquifer answers as Apache Kafka 4.3.1 does, but for listed differences.
 //!
-//! `TEST_KAFKA_LIBS` (a folder of Kafka's jars) plays the steps to Kafka as well and fails where it
-//! answers otherwise than recorded; `TEST_KAFKA_RECORD=1` records instead. `TEST_AREA` plays one
+//! `TEST_KAFKA=ask` plays the steps to Kafka as well and fails where it answers otherwise than
+//! recorded; `TEST_KAFKA=record` records instead; both need its jars in `TEST_KAFKA_LIBS`. `TEST_AREA` plays one
 //! area only.
 
 #![allow(clippy::disallowed_methods, reason = "real processes run on real clocks")]
@@ -47,7 +47,7 @@ fn ask_kafka(area: &Area) -> anyhow::Result<Vec<String>> {
     let (_kafka, address) = kafka::start(folder.path())?;
     let Played { answers, unmet } = play(area, address)?;
     anyhow::ensure!(unmet.is_empty(), "{}: never came true: {unmet:#?}", area.name);
-    if is_set("TEST_KAFKA_RECORD") {
+    if std::env::var("TEST_KAFKA").is_ok_and(|what| what == "record") {
         recorded::write(&area.name, &answers)?;
         return Ok(Vec::new());
     }
@@ -56,7 +56,7 @@ fn ask_kafka(area: &Area) -> anyhow::Result<Vec<String>> {
 }
 
 fn play_area(area: &Area) -> anyhow::Result<Verdict> {
-    let drift = if is_set("TEST_KAFKA_LIBS") { ask_kafka(area)? } else { Vec::new() };
+    let drift = if is_set("TEST_KAFKA") { ask_kafka(area)? } else { Vec::new() };
     let folder = tempfile::tempdir()?;
     let place = Place::new(folder.path().join("data"))?;
     let _process = place.up()?;

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use anyhow::ensure;
 use aquifer_tests::{
-    client::{ALL, Client, succeeded},
+    client::{Client, FAMILIES, succeeded},
     process::{Place, Process, free_address, metadata_node, minio, s3_environment, tool},
     raw::{Bytes, Connection, Fields, Request, produce, produced},
     record::Record,
@@ -110,7 +110,7 @@ fn clients_go_on_in_the_next_life_and_nobody_of_the_last_one_writes() -> anyhow:
     let offsets = Client::Java.produce(kafka, TOPIC, "lz4", &records(20..30))?;
     let first = offsets[0];
     ensure!(JUMP + 20 <= first, "{offsets:?}");
-    for client in ALL {
+    for client in FAMILIES {
         let consumed = client.consume(kafka, TOPIC, &format!("{client:?}"), 30)?;
         let read: Vec<_> = consumed.iter().map(|one| one.record.clone()).collect();
         ensure!(read == records(0..30), "{client:?}: {consumed:?}");

@@ -86,7 +86,7 @@ func produce(bootstrap, topic, codec, path string) {
 	lines.Buffer(nil, 64<<20)
 	writer := &kafka.Writer{
 		Addr: kafka.TCP(bootstrap), Topic: topic, RequiredAcks: kafka.RequireAll,
-		Compression: codecOf(codec), BatchBytes: 2_000_000, BatchTimeout: 5 * time.Millisecond,
+		Compression: codecOf(codec), BatchTimeout: 5 * time.Millisecond,
 		AllowAutoTopicCreation: true,
 		Balancer:               kafka.BalancerFunc(func(kafka.Message, ...int) int { return 0 }),
 	}

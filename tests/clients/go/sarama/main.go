@@ -38,7 +38,6 @@ func produce(bootstrap, topic, codec, path string, idempotent bool) {
 	settings := sarama.NewConfig()
 	check(settings.Producer.Compression.UnmarshalText([]byte(codec)))
 	settings.Producer.Return.Successes = true
-	settings.Producer.MaxMessageBytes = 2_000_000
 	settings.Producer.Partitioner = sarama.NewManualPartitioner
 	settings.Producer.RequiredAcks = sarama.WaitForAll
 	if idempotent { // Its own conditions for it.
