@@ -7,6 +7,7 @@ pub mod client;
 pub mod cluster;
 pub mod differential;
 pub mod history;
+pub mod kafka_tools;
 pub mod matrix;
 pub mod process;
 pub mod raw;
