@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Client programs at a time: they wait most of their time, in joins.
-const PROGRAMS: usize = 3;
+const PROGRAMS: usize = 4;
 /// The record whose time is looked for, and the first that is kept when those before are deleted.
 const LOOKED_FOR: usize = 100;
 const KEPT_FROM: usize = 50;

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 use aquifer_tests::{
     client::{Client, succeeded},
     cluster::Cluster,
-    matrix::{Table, each_client_once, every_pair},
+    matrix::{Table, each_client_once, every_pair, tables},
     process::{Place, Process, free_address, metadata_node, metadata_node_with},
 };
 
@@ -107,6 +107,8 @@ fn kcat_produces_consumes_and_lists() -> anyhow::Result<()> {
     assert_eq!(read, "0 k1 v1 a=b\n1 k2 v2 a=b\n2 k3 v3 a=b\n");
     let listed = kcat(&["-L"])?;
     assert!(listed.contains("topic \"kcat\" with 1 partitions"), "{listed}");
+    let row = "## kcat\n\nproduces keys and headers, consumes, lists: ok\n";
+    std::fs::write(tables()?.join("clients-kcat.md"), row)?;
     Ok(())
 }
 

@@ -86,18 +86,18 @@ fn configs() -> anyhow::Result<()> {
         let done = format!("Completed updating config for topic {topic}.\n");
         let own = format!("Dynamic configs for topic {topic} are:\n");
         config(
-            &["--alter", "--add-config", "retention.ms=7200000,cleanup.policy=compact"],
+            &["--alter", "--add-config", "retention.ms=7200000,max.message.bytes=2000000"],
             Exactly(&done),
         );
         let texts = [
             own.as_str(),
-            "  cleanup.policy=compact sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:\
-             cleanup.policy=compact, DEFAULT_CONFIG:log.cleanup.policy=delete}\n",
+            "  max.message.bytes=2000000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:\
+             max.message.bytes=2000000, DEFAULT_CONFIG:message.max.bytes=1048588}\n",
             "  retention.ms=7200000 sensitive=false \
              synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=7200000}\n",
         ];
         config(&["--describe"], All(&texts));
-        config(&["--alter", "--delete-config", "retention.ms,cleanup.policy"], Exactly(&done));
+        config(&["--alter", "--delete-config", "retention.ms,max.message.bytes"], Exactly(&done));
         config(&["--describe"], Exactly(&own));
         let all = format!("All configs for topic {topic} are:\n");
         let texts = [
