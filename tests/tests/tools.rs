@@ -266,11 +266,7 @@ fn cluster_wide() -> anyhow::Result<()> {
         tools.expect(
             "FeatureCommand",
             &["describe"],
-            All(&[
-                "Feature: metadata.version",
-                "Feature: group.version",
-                "FinalizedVersionLevel: 1",
-            ]),
+            All(&["Feature: metadata.version", "FinalizedVersionLevel: 4.3-IV0"]),
         );
         let texts = ["ClusterId: ", "LeaderId: ", "CurrentVoters: "];
         tools.expect("MetadataQuorumCommand", &["describe", "--status"], All(&texts));
