@@ -154,6 +154,11 @@ async fn try_alter(broker: &Broker, altered: &Altered, manner: Manner) -> Result
     // What is refused, and what a list holds before the change, is judged by what was true when the
     // request came.
     broker.view.fresh().await.map_err(|error| (admin_error(&error), error.to_string()))?;
+    if altered.resource_type == BROKER_LOGGER && manner.replaces {
+        // Loggers are altered incrementally only.
+        let words = format!("Unknown resource type {BROKER_LOGGER}");
+        return Err((ErrorCode::InvalidRequest, words));
+    }
     let (schema, resource, held) = resource(broker, altered)?;
     let seen = Seen::new(broker, broker.node_id());
     let change = alter::plan(schema, resource, (&asked, manner.replaces), &seen.layers());
