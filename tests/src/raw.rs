@@ -34,6 +34,7 @@ pub mod key {
     pub const DELETE_RECORDS: i16 = 21;
     pub const INIT_PRODUCER_ID: i16 = 22;
     pub const DESCRIBE_CONFIGS: i16 = 32;
+    pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
 }
 
 /// Bytes being written, in Kafka's encodings.

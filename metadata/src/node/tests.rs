@@ -277,8 +277,18 @@ async fn a_change_of_configs_is_told_to_those_who_watch_and_to_those_who_come_la
     let expected = BTreeMap::from([(key.clone(), Arc::new(BTreeMap::from(both)))]);
 
     let mut held = BTreeMap::new();
+    let seams = node.seams().clone();
     while held != expected {
-        match watch.events.recv().await.unwrap() {
+        let event = seams.timeout(Duration::from_secs(20), async {
+            // The index that an idle stream repeats is no news.
+            loop {
+                match watch.events.recv().await.unwrap() {
+                    WatchEvent::Applied(_) => {}
+                    event => return event,
+                }
+            }
+        });
+        match event.await.expect("the changes are told") {
             WatchEvent::Catalog(catalog) => held = catalog.configs.clone(),
             WatchEvent::Configs(told) => {
                 held.insert(told.key.clone(), Arc::clone(&told.overrides));
