@@ -7,7 +7,8 @@
 //! proposes to expire who is silent, naming the touch it judged.
 //!
 //! # Invariants
-//! - Generations of a group grow until it is deleted; a generation has one leader, one protocol and one assignment.
+//! - Generations of a group grow until it is deleted; a generation has one leader, one protocol and
+//!   one assignment.
 //! - A version never falls, also not when a group is removed and made again.
 //! - Deadlines are elapsed time and data: nothing happens between two commands or ticks.
 //!
