@@ -88,6 +88,27 @@ fn an_advance_replaces_the_rows_from_its_base_on() {
 }
 
 #[test]
+fn rows_wholly_below_a_raised_log_start_are_shown_no_more() {
+    let held = known(state(5, vec![run(0, 3), run(3, 5), run(5, 9)], 9));
+    let raised = |log_start, from, runs| Advance {
+        from: offset(from),
+        pointers: pointers(log_start, 9),
+        runs,
+        ..advance(5, 6, vec![run(0, 9)])
+    };
+    let shown = |log_start, runs| {
+        let state = PartitionState { pointers: pointers(log_start, 9), ..state(6, runs, 9) };
+        Merge::Replace(known(state))
+    };
+    let cut = vec![run(3, 5), run(5, 9)];
+    assert_eq!(merge_advance(&held, raised(4, 9, Vec::new())), shown(4, cut));
+    assert_eq!(merge_advance(&held, raised(9, 9, Vec::new())), shown(9, Vec::new()));
+    // Deleted by the entry that brought them.
+    let brought = vec![run(3, 5), run(5, 9)];
+    assert_eq!(merge_advance(&held, raised(5, 3, brought)), shown(5, vec![run(5, 9)]));
+}
+
+#[test]
 fn a_gap_is_answered_by_watching_again() {
     let held = known(state(5, vec![run(0, 3)], 3));
     assert_eq!(merge_advance(&held, advance(6, 7, vec![run(3, 4)])), Merge::Resync);

@@ -35,7 +35,8 @@ pub(crate) const EXPIRATION: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) const SWEEP_ROWS: usize = 64;
 
 /// States at most (a sixteenth more while all of them write), one per producer and partition: with
-/// up to a kilobyte each about a gigabyte. Apply must not depend on a node's configuration, so that it is the same everywhere.
+/// up to a kilobyte each about a gigabyte. Apply must not depend on a node's configuration, so that
+/// it is the same everywhere.
 pub(crate) const STATES_MAX: usize = 1 << 20;
 
 /// A remembered batch.

@@ -106,7 +106,7 @@ impl Iterator for RecordWalk<'_> {
             self.left = -1;
             return match (is_end, self.records.fill_buf()) {
                 (true, _) => None,
-                (false, Ok(rest)) if rest.is_empty() => None,
+                (false, Ok([])) => None,
                 (false, Ok(_)) => Some(Err(RecordsDamaged::Surplus)),
                 (false, Err(error)) => Some(Err(damaged(&error))),
             };
