@@ -30,7 +30,7 @@ fn row(batches: &[Bytes]) -> (Run, Vec<CachedSlice>) {
         max_timestamp: headers.iter().map(|header| header.max_timestamp).max().unwrap(),
         offsets_final: false,
     };
-    let block = CachedBlock::written(&[bytes.clone()], 0..bytes.len());
+    let block = CachedBlock::written(std::slice::from_ref(&bytes), 0..bytes.len());
     (run, block.slices(0..bytes.len()).collect())
 }
 
