@@ -4,6 +4,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes run on real clocks")]
 
+#[path = "cli/operators.rs"]
+mod operators;
 #[path = "cli/shell.rs"]
 mod shell;
 

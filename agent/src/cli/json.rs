@@ -179,7 +179,11 @@ mod tests {
     #[test]
     fn the_fields_of_a_line_are_these() {
         let record = Record { value: Some(Bytes::from_static(b"v")), ..Record::default() };
-        let told = r#"{"topic":"t","partition":1,"offset":5,"timestamp":0,"time":"1970-01-01T00:00:00.000Z","timestamp_type":"create","key":null,"value":"v","headers":[]}"#;
+        let told = concat!(
+            r#"{"topic":"t","partition":1,"offset":5,"timestamp":0,"#,
+            r#""time":"1970-01-01T00:00:00.000Z","timestamp_type":"create","#,
+            r#""key":null,"value":"v","headers":[]}"#
+        );
         assert_eq!(line(&record), told);
     }
 

@@ -7,6 +7,7 @@ mod parse;
 use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
 use anyhow::anyhow;
+use aquifer_storage::format::record_batch::Codec;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -69,6 +70,9 @@ pub struct ProduceArgs {
     /// Create the topic, with the broker's defaults, if it is not there.
     #[arg(long)]
     create: bool,
+    /// How batches are compressed.
+    #[arg(short = 'z', long, value_name = "CODEC", default_value = "none")]
+    compression: Compression,
     /// Print where records went: a JSON line for each, or a table in the end.
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<Format>,
@@ -110,6 +114,33 @@ enum InputFormat {
     Raw,
 }
 
+/// How batches are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Compression {
+    /// Not.
+    None,
+    /// gzip, as Kafka's default level has it.
+    Gzip,
+    /// snappy, in the Java library's blocks.
+    Snappy,
+    /// lz4.
+    Lz4,
+    /// zstd, level 3.
+    Zstd,
+}
+
+impl Compression {
+    const fn codec(self) -> Codec {
+        match self {
+            Self::None => Codec::None,
+            Self::Gzip => Codec::Gzip,
+            Self::Snappy => Codec::Snappy,
+            Self::Lz4 => Codec::Lz4,
+            Self::Zstd => Codec::Zstd,
+        }
+    }
+}
+
 /// Bytes on the command line; a `Vec` would be taken for an option that repeats.
 #[derive(Clone, Debug)]
 pub struct BytesValue(pub Vec<u8>);
@@ -149,6 +180,7 @@ pub async fn run(args: ProduceArgs, world: &World, output: Output) -> anyhow::Re
         return Err(super::client::no_leader(&topic, partition).into());
     }
     let producer = Producer::start(client, topic, args.delivery_timeout).await?;
+    let producer = producer.compressed(args.compression.codec());
     let progress = progress(length, world);
     let mut run = Run { args, producer, output, progress, written: 0, rows: Vec::new() };
     let ended = run.deliver_all(input, world).await;

@@ -3,28 +3,26 @@
 //! # Invariants
 //! - Nothing in a fetched batch is believed before its CRC matched, and no count or length in it
 //!   sizes an allocation by itself.
-//! - [`decompress`] never gives more than it was told to: what is small on the wire may be
-//!   terabytes when unpacked.
+//! - No batch is unpacked beyond what `storage` lets one hold.
 
-mod inflate;
+use std::io::Read as _;
 
 use aquifer_storage::{
     format::{
         checksum::Crc32c,
-        record_batch::{Attributes, BATCH_HEADER_BYTES, BatchHeader, BatchProducer, Codec},
+        record_batch::{
+            Attributes, BATCH_HEADER_BYTES, BatchHeader, BatchProducer, Codec,
+            compression::{Packing, UNPACKED_BYTES_MAX, Unpacked, is_too_long, pack, unpack},
+        },
     },
     model::{LeaderEpoch, Timestamp},
 };
 use bytes::{Buf as _, Bytes};
 
-pub use inflate::decompress;
-
 /// The CRC covers a batch from its attributes on.
 const CRC_COVERS_FROM: usize = 21;
 /// Base offset and length, which the length does not count.
 const LENGTH_PREFIX_BYTES: usize = 12;
-/// Above what any broker lets a batch be by default, two hundred times over.
-const UNPACKED_BYTES_MAX: usize = 256 << 20;
 /// A record on the wire has seven fields of a byte at least.
 const RECORD_BYTES_MIN: usize = 7;
 
@@ -180,8 +178,11 @@ impl Batch {
         let code = self.header.attributes.codec_code();
         let codec = self.header.attributes.codec();
         let codec = codec.ok_or(RecordsDamaged::UnknownCodec { offset, code })?;
-        let mut bytes = decompress(codec, packed, UNPACKED_BYTES_MAX)
-            .map_err(|reason| RecordsDamaged::Unpack { offset, codec, reason })?;
+        let mut bytes = decompress(codec, packed).map_err(|reason| RecordsDamaged::Unpack {
+            offset,
+            codec,
+            reason,
+        })?;
         let malformed = |reason| RecordsDamaged::Malformed { offset, reason };
         let count = usize::try_from(self.header.count).map_err(|_| malformed("negative count"))?;
         if bytes.len() / RECORD_BYTES_MIN < count {
@@ -231,15 +232,31 @@ impl Batch {
     }
 }
 
-/// A batch of `records`, uncompressed, as an idempotent producer sends it.
+/// The records of a batch as they are without their codec.
+fn decompress(codec: Codec, packed: Bytes) -> Result<Bytes, String> {
+    let mut unpacked = Vec::new();
+    let read = unpack(codec, &packed).and_then(|mut reader| match &mut reader {
+        Unpacked::Plain(_) => Ok(0),
+        Unpacked::Packed(reader) => reader.read_to_end(&mut unpacked),
+    });
+    match read {
+        Ok(_) if codec == Codec::None => Ok(packed),
+        Ok(_) => Ok(unpacked.into()),
+        Err(error) if is_too_long(&error) => {
+            Err(format!("it is larger than {UNPACKED_BYTES_MAX} bytes when unpacked"))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A batch of `records` as an idempotent producer sends it.
 ///
 /// # Panics
 /// Without records, or with more than 2 GiB of them: whoever cuts batches keeps far below.
-pub fn encode_batch(records: &[Record], producer: BatchProducer) -> Bytes {
+pub fn encode_batch(records: &[Record], producer: BatchProducer, codec: Codec) -> Bytes {
     let base = records.first().expect("a batch has records").timestamp;
     let max = records.iter().map(|record| record.timestamp).max().unwrap_or(base);
-    let mut bytes = vec![0; BATCH_HEADER_BYTES];
-    let mut body = Vec::new();
+    let (mut plain, mut body) = (Vec::new(), Vec::new());
     for (delta, record) in (0i64..).zip(records) {
         body.clear();
         body.push(0); // Attributes.
@@ -252,9 +269,14 @@ pub fn encode_batch(records: &[Record], producer: BatchProducer) -> Bytes {
             put_bytes(&mut body, Some(&header.key));
             put_bytes(&mut body, header.value.as_deref());
         }
-        put_varint(&mut bytes, body.len() as i64);
-        bytes.extend_from_slice(&body);
+        put_varint(&mut plain, body.len() as i64);
+        plain.extend_from_slice(&body);
     }
+    let mut bytes = vec![0; BATCH_HEADER_BYTES];
+    // Kafka's own levels.
+    let level = if codec == Codec::Zstd { 3 } else { -1 };
+    pack(Packing { codec, level }, &mut plain.as_slice(), &mut bytes)
+        .expect("memory is read and written without errors");
     let count = i32::try_from(records.len()).expect("a batch has few records");
     let length = i32::try_from(bytes.len() - LENGTH_PREFIX_BYTES).expect("a batch is small");
     let header = BatchHeader {
@@ -263,7 +285,7 @@ pub fn encode_batch(records: &[Record], producer: BatchProducer) -> Bytes {
         leader_epoch: LeaderEpoch::new(-1),
         magic: 2,
         crc: Crc32c::EMPTY,
-        attributes: Attributes::default(),
+        attributes: Attributes::from_bits(code(codec)),
         last_offset_delta: count - 1,
         base_timestamp: Timestamp::from_millis(base),
         max_timestamp: Timestamp::from_millis(max),
@@ -276,6 +298,16 @@ pub fn encode_batch(records: &[Record], producer: BatchProducer) -> Bytes {
     let crc = Crc32c::of(&bytes[CRC_COVERS_FROM..]);
     bytes[..BATCH_HEADER_BYTES].copy_from_slice(&BatchHeader { crc, ..header }.encode());
     bytes.into()
+}
+
+const fn code(codec: Codec) -> u16 {
+    match codec {
+        Codec::None => 0,
+        Codec::Gzip => 1,
+        Codec::Snappy => 2,
+        Codec::Lz4 => 3,
+        Codec::Zstd => 4,
+    }
 }
 
 fn put_bytes(bytes: &mut Vec<u8>, value: Option<&[u8]>) {

@@ -42,7 +42,7 @@ impl Aborted {
 #[cfg(test)]
 mod tests {
     use aquifer_storage::{
-        format::record_batch::BatchProducer,
+        format::record_batch::{BatchProducer, Codec},
         model::{ProducerEpoch, ProducerId, Sequence},
     };
     use bytes::Bytes;
@@ -59,7 +59,7 @@ mod tests {
             epoch: ProducerEpoch::new(0).unwrap(),
             base_sequence: Sequence::ZERO,
         };
-        let mut bytes = encode_batch(&[record], producer).to_vec();
+        let mut bytes = encode_batch(&[record], producer, Codec::None).to_vec();
         bytes[..8].copy_from_slice(&offset.to_be_bytes());
         bytes[22] = attributes;
         let crc = aquifer_storage::format::checksum::Crc32c::of(&bytes[21..]).value();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use aquifer_storage::{
-    format::record_batch::BatchProducer,
+    format::record_batch::{BatchProducer, Codec},
     model::{ProducerEpoch, ProducerId, Sequence},
     seam::MonoTime,
 };
@@ -89,6 +89,7 @@ pub struct Producer {
     next_sequences: BTreeMap<i32, Sequence>,
     queues: BTreeMap<i32, VecDeque<Batch>>,
     delivery_timeout: Duration,
+    codec: Codec,
 }
 
 /// What one attempt of a batch came to.
@@ -131,7 +132,14 @@ impl Producer {
             next_sequences: BTreeMap::new(),
             queues: BTreeMap::new(),
             delivery_timeout,
+            codec: Codec::None,
         })
+    }
+
+    /// The same, with its batches compressed.
+    #[must_use]
+    pub fn compressed(self, codec: Codec) -> Self {
+        Self { codec, ..self }
     }
 
     /// How many partitions the topic has.
@@ -253,7 +261,7 @@ impl Producer {
             let batch = self.queues.get(partition).and_then(VecDeque::front)?;
             let (id, epoch) = (self.id, self.epoch);
             let producer = BatchProducer { id, epoch, base_sequence: batch.sequence };
-            let records = Some(Records::from(encode_batch(&batch.records, producer)));
+            let records = Some(Records::from(encode_batch(&batch.records, producer, self.codec)));
             Some(ProduceRequestTopicDataPartitionData { index: *partition, records })
         };
         let data = ProduceRequestTopicData {

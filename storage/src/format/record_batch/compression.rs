@@ -64,14 +64,15 @@ pub fn is_too_long(error: &io::Error) -> bool {
 /// # Errors
 /// The compressed form does not even begin as one.
 pub fn unpack(codec: Codec, records: &[u8]) -> io::Result<Unpacked<'_>> {
-    unpack_at_most(codec, records, UNPACKED_BYTES_MAX)
+    unpack_some(codec, records, UNPACKED_BYTES_MAX)
 }
 
-/// The same, with another limit, in bytes.
-///
-/// # Errors
-/// As [`unpack`].
-pub fn unpack_at_most(codec: Codec, records: &[u8], bytes_max: u64) -> io::Result<Unpacked<'_>> {
+/// The same, with another limit.
+pub(super) fn unpack_some(
+    codec: Codec,
+    records: &[u8],
+    bytes_max: u64,
+) -> io::Result<Unpacked<'_>> {
     let decoder: Box<dyn Read + '_> = match codec {
         Codec::None => return Ok(Unpacked::Plain(records)),
         Codec::Gzip => Box::new(MultiGzDecoder::new(records)),

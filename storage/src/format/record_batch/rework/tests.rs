@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::format::{
-    record_batch::{Codec, compression::unpack_at_most, validate_produced},
+    record_batch::{Codec, compression::unpack_some, validate_produced},
     test_batch::TestBatch,
 };
 
@@ -152,7 +152,7 @@ fn a_bomb_ends_with_an_error_and_not_in_memory() {
         pack(packing(codec), &mut io::repeat(0).take(1_000_000), &mut bytes).unwrap();
         let packed = &bytes[BATCH_HEADER_BYTES..];
         let read =
-            |limit| io::copy(&mut unpack_at_most(codec, packed, limit).unwrap(), &mut io::sink());
+            |limit| io::copy(&mut unpack_some(codec, packed, limit).unwrap(), &mut io::sink());
         assert_eq!(read(1_000_000).unwrap(), 1_000_000, "{codec:?}");
         assert!(is_too_long(&read(999_999).unwrap_err()), "{codec:?}");
     }
