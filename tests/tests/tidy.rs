@@ -23,6 +23,7 @@ const PURE: &[&str] = &[
     "metadata/src/backup/marker.rs",
     "metadata/src/backup/plan.rs",
     "agent/src/topic_config.rs",
+    "agent/src/api/features.rs",
     "agent/src/configs",
     "agent/src/produce/plan.rs",
     "agent/src/produce/chain.rs",

@@ -157,6 +157,7 @@ mod tests {
         assert_eq!(refused(""), "Topic name is invalid: the empty string is not allowed");
         assert_eq!(refused(".."), "Topic name is invalid: '..' is not allowed");
         assert!(refused(&"ä".repeat(250)).ends_with("the max allowed length 249"));
+        assert!(refused(&"ä".repeat(249)).ends_with("'.', '_' and '-'"), "characters, not bytes");
         let characters = "Topic name is invalid: 'a b' contains one or more characters other than \
                           ASCII alphanumerics, '.', '_' and '-'";
         assert_eq!(refused("a b"), characters);

@@ -203,6 +203,7 @@ mod tests {
                 let (page, next) = told(&topics, from, limit);
                 let count: usize = page.iter().map(|(_, indexes)| indexes.len()).sum();
                 assert!(count <= limit as usize);
+                assert!(page.iter().all(|(_, indexes)| !indexes.is_empty()), "no topic in vain");
                 let rows = page.into_iter().flat_map(|(name, indexes)| {
                     indexes.into_iter().map(move |index| (name.clone(), index))
                 });
