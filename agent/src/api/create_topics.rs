@@ -100,7 +100,7 @@ async fn create(
     let (partitions, factor) = (new.partitions, new.replication_factor);
     let configs = describe(broker, &new.configs);
     let id = if validate_only {
-        Uuid::ZERO
+        topics::draw_id(broker).into()
     } else {
         match topics::create(broker, new).await.map_err(unanswered)? {
             Ok(id) => id.into(),

@@ -1,5 +1,5 @@
-//! DescribeConfigs (32) v1-4: topics, brokers, groups and client metrics, each with all configs that
-//! Kafka 4.3 has there, their values here and where these come from.
+//! DescribeConfigs (32) v1-4: topics, brokers, groups and client metrics, each with all configs
+//! that Kafka 4.3 has there, their values here and where these come from.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! ListConfigResources (74) v0-1: resources that have configs, by type; v0 knows client metrics only.
-//! Loggers are never listed: they are not served.
+//! ListConfigResources (74) v0-1: resources that have configs, by type; v0 knows client metrics
+//! only. Loggers are never listed: they are not served.
 
 use aquifer_metadata::machine::config::ConfigKind;
 

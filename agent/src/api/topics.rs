@@ -133,19 +133,24 @@ pub struct NewTopic {
     pub configs: BTreeMap<String, String>,
 }
 
+/// An id for a new topic.
+pub fn draw_id(broker: &Broker) -> TopicId {
+    let mut id = [0; 16];
+    broker.seams.rng.fill(&mut id);
+    // A random (version 4) UUID: Kafka reserves ids of other shapes.
+    id[6] = (id[6] & 0x0f) | 0x40;
+    id[8] = (id[8] & 0x3f) | 0x80;
+    TopicId::from_bytes(id)
+}
+
 /// Creates a topic. Metadata answers once every agent that is present knows it, or after a second;
 /// this one is waited for here as well.
 pub async fn create(
     broker: &Broker,
     new: NewTopic,
 ) -> Result<Result<TopicId, TopicRejected>, CallError> {
-    let mut id = [0; 16];
-    broker.seams.rng.fill(&mut id);
-    // A random (version 4) UUID: Kafka reserves ids of other shapes.
-    id[6] = (id[6] & 0x0f) | 0x40;
-    id[8] = (id[8] & 0x3f) | 0x80;
     let command = CreateTopic {
-        topic: TopicId::from_bytes(id),
+        topic: draw_id(broker),
         name: new.name,
         partitions: new.partitions,
         replication_factor: new.replication_factor,
