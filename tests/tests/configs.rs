@@ -94,9 +94,9 @@ fn describe(
     fields.string()
 }
 
-/// The error code of a batch of a hundred bytes and some.
+/// The error code of a batch of some ninety bytes.
 fn append(agent: SocketAddr) -> anyhow::Result<i16> {
-    let batch = TestBatch { value: vec![b'x'; 100], ..TestBatch::default() }.bytes().to_vec();
+    let batch = TestBatch { value: vec![b'x'; 30], ..TestBatch::default() }.bytes().to_vec();
     let answer = Connection::open(agent)?.call(&produce(-1, 10_000, &[("t", 0, Some(&batch))]))?;
     Ok(produced(&answer)?.first().context("an answer")?.code)
 }
