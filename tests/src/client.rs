@@ -163,6 +163,17 @@ impl Client {
         ADMIN_STEPS.into_iter().filter(|step| !lacks.contains(step)).collect()
     }
 
+    /// Whether it can read what `producer` writes with `codec`: two pairs cannot, over any broker.
+    pub fn reads(self, producer: Self, codec: &str) -> bool {
+        match (producer, self) {
+            // Its snappy knows one block, and Java's is of blocks of 32 KiB.
+            (Self::Java, Self::Platformatic) => codec != "snappy",
+            // An empty header becomes one without a value, which rskafka does not parse.
+            (Self::ConfluentJs, Self::Rskafka) => false,
+            _ => self.codecs().contains(&codec),
+        }
+    }
+
     /// `records` as this client can send them: some refuse a record of neither key nor value.
     pub fn sendable(self, records: &[Record]) -> Vec<Record> {
         let mut records = records.to_vec();

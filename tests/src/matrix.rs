@@ -139,12 +139,8 @@ pub fn each_client_once(bootstrap: SocketAddr, prefix: &str, shift: usize, table
     let places: Vec<usize> = (0..ALL.len()).collect();
     side_by_side(&places, |&place| {
         let (producer, consumer) = (ALL[place], ALL[(place + 1 + shift) % ALL.len()]);
-        let common: Vec<&str> = producer
-            .codecs()
-            .iter()
-            .copied()
-            .filter(|one| consumer.codecs().contains(one))
-            .collect();
+        let codecs = producer.codecs().iter().copied();
+        let common: Vec<&str> = codecs.filter(|codec| consumer.reads(producer, codec)).collect();
         let codec = common[(place + shift) % common.len()];
         let topic = format!("{prefix}-{producer:?}");
         let sent = producer.sendable(&records);
@@ -183,7 +179,7 @@ pub fn every_pair(bootstrap: SocketAddr, prefix: &str, table: &Table) {
         if table.note(producer, &format!("write {codec}"), offsets).is_none() {
             return;
         }
-        for consumer in ALL.into_iter().filter(|consumer| consumer.codecs().contains(&codec)) {
+        for consumer in ALL.into_iter().filter(|consumer| consumer.reads(producer, codec)) {
             let group = format!("{topic}-{consumer:?}");
             let pair = Pair { bootstrap, topic: &topic, producer, consumer, group: &group };
             table.note(consumer, &format!("read {codec}"), pair.read(&sent));

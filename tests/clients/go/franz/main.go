@@ -44,7 +44,7 @@ func produce(bootstrap, topic, codec, path string) {
 	}
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(bootstrap), kgo.ProducerBatchCompression(codecs[codec]),
-		kgo.ProducerBatchMaxBytes(2_000_000), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchMaxBytes(1_048_588), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.AllowAutoTopicCreation(),
 	)
 	check(err)
