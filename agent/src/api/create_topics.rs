@@ -18,7 +18,7 @@ use crate::{
     configs::{alter, layers::Described},
     topic_config::{self, TOPIC_CONFIGS, TopicConfig},
     wire::{
-        codec::{Str, Uuid},
+        codec::Str,
         error_code::ErrorCode,
         messages::{
             CreateTopicsRequest, CreateTopicsRequestTopics, CreateTopicsResponse,
