@@ -274,6 +274,8 @@ mod tests {
         let text = table.render(terminal);
         assert!(text.lines().all(|line| line.width() <= 40), "{text}");
         assert!(text.contains("yyy…  123456789012345"), "{text}");
+        let narrow = table.render(Terminal { columns: Some(20), ..Terminal::default() });
+        assert!(narrow.contains("yyy…  123456789012345"), "{narrow}");
     }
 
     #[test]

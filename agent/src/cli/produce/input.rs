@@ -91,8 +91,7 @@ fn of_reader(reader: impl Read + Send + 'static, cut: Cut) -> mpsc::Receiver<io:
 /// The records that stand ready, one at least; `None` at the end.
 fn next_chunk(reader: &mut BufReader<impl Read>, cut: &Cut) -> io::Result<Option<Chunk>> {
     let mut chunk = Chunk::default();
-    loop {
-        let Some((record, bytes)) = next_record(reader, cut)? else { break };
+    while let Some((record, bytes)) = next_record(reader, cut)? {
         chunk.bytes += bytes;
         chunk.records.push(record);
         let is_ready = match cut {
