@@ -84,7 +84,7 @@ impl Broker {
     pub fn asked(&self, key: ApiKey) -> (usize, Option<i16>) {
         let asked = self.asked.lock().expect("no panic while held");
         let versions = asked.iter().filter(|(api, _)| *api == key).map(|(_, version)| *version);
-        (versions.clone().count(), versions.last())
+        (versions.clone().count(), versions.clone().next_back())
     }
 
     /// A client whose only broker is this one, and how long it is patient.

@@ -56,7 +56,7 @@ mod tests {
     fn batch(offset: i64, producer: i64, attributes: u8, record: Record) -> Batch {
         let producer = BatchProducer {
             id: ProducerId::new(producer),
-            epoch: ProducerEpoch::new(0).unwrap(),
+            epoch: ProducerEpoch::new(0).expect("not negative"),
             base_sequence: Sequence::ZERO,
         };
         let mut bytes = encode_batch(&[record], producer, Codec::None).to_vec();
@@ -64,7 +64,7 @@ mod tests {
         bytes[22] = attributes;
         let crc = aquifer_storage::format::checksum::Crc32c::of(&bytes[21..]).value();
         bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-        Batch::take(&mut Bytes::from(bytes)).unwrap().unwrap()
+        Batch::take(&mut Bytes::from(bytes)).unwrap().expect("a batch")
     }
 
     fn records(offset: i64, producer: i64) -> Batch {

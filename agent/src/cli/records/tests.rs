@@ -8,8 +8,8 @@ use super::*;
 fn producer() -> BatchProducer {
     BatchProducer {
         id: ProducerId::new(7),
-        epoch: ProducerEpoch::new(0).unwrap(),
-        base_sequence: Sequence::new(5).unwrap(),
+        epoch: ProducerEpoch::new(0).expect("not negative"),
+        base_sequence: Sequence::new(5).expect("not negative"),
     }
 }
 

@@ -135,7 +135,7 @@ fn a_batch_that_is_too_large_becomes_two_whose_sequences_go_on() {
         records: (0..5).map(record).collect(),
         ordinals: (1..=5).collect(),
         bytes: 0,
-        sequence: Sequence::new(i32::MAX).unwrap(),
+        sequence: Sequence::new(i32::MAX).expect("not negative"),
         is_unknown: false,
     };
     let (first, second) = batch.halves();
