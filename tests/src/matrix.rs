@@ -58,7 +58,8 @@ impl Table {
     pub fn markdown(&self) -> String {
         let cells = self.cells.lock().expect("no thread panics with it");
         let mut text = format!(
-            "## {}\n\n| client | writes | reads | idempotent | admin steps |\n|---|---|---|---|---|\n",
+            "## {}\n\n| client | writes | reads | idempotent | admin steps |\n\
+             |---|---|---|---|---|\n",
             self.topology
         );
         for client in ALL {
