@@ -40,7 +40,8 @@ use output::{Output, Terminal};
 
 /// What `--help` says at its end, everywhere.
 pub const EXIT_CODES: &str = "\
-Exit codes: 0 all done, 1 something failed (standard error says what), 2 the command makes no sense.";
+Exit codes: 0 all done, 1 something failed (standard error says what), 2 the command makes no \
+sense.";
 
 /// Commands that speak Kafka to any broker.
 #[derive(Debug, Subcommand)]

@@ -89,15 +89,15 @@ impl<'a> Tools<'a> {
 
     /// As [`Tools::expect`], with `input` on standard input.
     pub fn expect_with(&mut self, main: &str, words: &[&str], input: &str, says: Says<'_>) {
-        self.note(main, words, 0, input, says);
+        self.note((main, words, input), 0, says);
     }
 
     /// Notes whether a tool ends with exit code 1 and says what it must.
     pub fn refuses(&mut self, main: &str, words: &[&str], says: &[&str]) {
-        self.note(main, words, 1, "", Says::All(says));
+        self.note((main, words, ""), 1, Says::All(says));
     }
 
-    fn note(&mut self, main: &str, words: &[&str], code: i32, input: &str, says: Says<'_>) {
+    fn note(&mut self, (main, words, input): Use<'_>, code: i32, says: Says<'_>) {
         let outcome = self.run(main, words, input).and_then(|output| judge(&output, code, &says));
         let outcome = outcome.map_err(|error| format!("{error:#}"));
         let name = |word: &&&str| word.starts_with("--") || !word.contains(['/', '-', '.', ':']);
@@ -125,6 +125,9 @@ impl<'a> Tools<'a> {
         Ok(())
     }
 }
+
+/// A tool, its arguments, and what stands on its standard input.
+type Use<'a> = (&'a str, &'a [&'a str], &'a str);
 
 /// Classes as the virtual machine keeps them: with it a tool starts in half the time.
 fn archive() -> anyhow::Result<PathBuf> {

@@ -15,7 +15,7 @@ use aquifer_tests::{
 /// What a test needs of a deployment: it lives as long as this does.
 enum Deployment {
     /// `aquifer up`.
-    OneProcess(Place, Process),
+    OneProcess(Box<(Place, Process)>),
     /// Three agents and an S3 server.
     Cluster(Box<Cluster>),
     /// Named by `TEST_BOOTSTRAP`: Apache Kafka, when the question is whether a test is right.
@@ -31,7 +31,7 @@ impl Deployment {
             "one process" => {
                 let place = Place::new(folder.join("data"))?;
                 let process = place.up()?;
-                Self::OneProcess(place, process)
+                Self::OneProcess(Box::new((place, process)))
             }
             "three agents" => Self::Cluster(Box::new(Cluster::start_without_balancer(folder)?)),
             _ => Self::Cluster(Box::new(Cluster::start(folder)?)),
@@ -40,7 +40,7 @@ impl Deployment {
 
     fn bootstrap(&self) -> SocketAddr {
         match self {
-            Self::OneProcess(place, _) => place.kafka,
+            Self::OneProcess(own) => own.0.kafka,
             Self::Cluster(cluster) => cluster.balancer,
             Self::Other(address) => *address,
         }
@@ -58,7 +58,8 @@ fn clients_work_over(topology: &str, shift: usize) -> anyhow::Result<()> {
         every_pair(deployment.bootstrap(), &prefix, &table);
     }
     table.finish()?;
-    if let Deployment::OneProcess(_, process) = deployment {
+    if let Deployment::OneProcess(own) = deployment {
+        let (_, process) = *own;
         anyhow::ensure!(process.terminate()?, "SIGTERM drains and ends with success");
     }
     Ok(())
