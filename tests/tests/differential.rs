@@ -69,6 +69,11 @@ fn play_area(area: &Area) -> anyhow::Result<Verdict> {
 fn every_answer_is_kafkas_or_a_listed_difference() -> anyhow::Result<()> {
     let verdicts: Vec<Verdict> = areas()?.iter().map(play_area).collect::<Result<_, _>>()?;
     println!("{}", table(&verdicts));
+    if let Ok(folder) = std::env::var("TEST_TABLES") {
+        std::fs::create_dir_all(&folder)?;
+        let text = format!("## Beside Apache Kafka 4.3.1\n\n{}\n", table(&verdicts));
+        std::fs::write(PathBuf::from(folder).join("differential.md"), text)?;
+    }
     let wrong = verdicts.iter().flat_map(|verdict| {
         verdict.wrong.iter().map(move |line| format!("{}: {line}", verdict.area))
     });

@@ -157,7 +157,8 @@ async fn find(broker: &Broker, due: &[Due]) -> Vec<Result<TopicPartition, ErrorC
 
 fn row(index: i32, code: ErrorCode, committed: bool) -> WireRow {
     let bare = matches!(code, ErrorCode::OffsetOutOfRange | ErrorCode::UnknownLeaderEpoch);
-    let listed = committed || code == ErrorCode::UnknownTopicId;
+    let unknown = matches!(code, ErrorCode::UnknownTopicId | ErrorCode::UnknownTopicOrPartition);
+    let listed = committed || unknown;
     WireRow {
         partition_index: index,
         error_code: code.code(),
@@ -208,7 +209,8 @@ impl Answered {
 
     fn wire_row(self, index: i32, committed: bool) -> WireRow {
         let mut row = row(index, self.code, committed);
-        if let Some(pointers) = self.pointers {
+        // With an error Kafka tells none.
+        if let (ErrorCode::None, Some(pointers)) = (self.code, self.pointers) {
             row.high_watermark = pointers.high_watermark.value();
             row.last_stable_offset = pointers.last_stable.value();
             row.log_start_offset = pointers.log_start.value();

@@ -34,7 +34,11 @@ pub async fn handle(
     let found = find(&body.key);
     FindCoordinatorResponse {
         error_code: found.error_code,
-        error_message: found.error_message,
+        // Kafka's name of no error, in these versions.
+        error_message: match found.error_code {
+            0 => Some("NONE".into()),
+            _ => found.error_message,
+        },
         node_id: found.node_id,
         host: found.host,
         port: found.port,
@@ -71,6 +75,6 @@ fn find(place: &Place<'_>, key: &Str, key_type: i8) -> FindCoordinatorResponseCo
         host: node.advertised.host.as_str().into(),
         port: node.advertised.port.into(),
         error_code: ErrorCode::None.code(),
-        error_message: None,
+        error_message: Some("".into()),
     }
 }

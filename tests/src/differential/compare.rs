@@ -33,13 +33,12 @@ impl fmt::Display for Difference {
 }
 
 /// Fields that tell the elements of an array apart, the most telling first.
-const LABELS: [&str; 19] = [
+const LABELS: [&str; 17] = [
     "name",
     "topicName",
     "topic",
     "topicId",
     "groupId",
-    "resourceName",
     "apiKey",
     "partitionIndex",
     "partitionId",
@@ -50,13 +49,15 @@ const LABELS: [&str; 19] = [
     "nodeId",
     "brokerId",
     "memberId",
-    "logDir",
     "batchIndex",
     "baseOffset",
 ];
 
 /// What an element of an array is called; empty when it has no name.
 pub fn label(value: &Value) -> String {
+    if let (Some(kind), Some(name)) = (value.get("resourceType"), value.get("resourceName")) {
+        return format!("{kind} {}", name.as_str().unwrap_or_default());
+    }
     let named = LABELS.iter().filter_map(|name| value.get(name)).find(|value| !value.is_null());
     match named {
         None => String::new(),
@@ -84,7 +85,9 @@ fn compare(path: &str, kafka: Option<&Value>, ours: Option<&Value>, found: &mut 
             }
         }
         (Some(Value::Array(theirs)), Some(Value::Array(mine))) => {
-            let (theirs, mine) = (labelled(theirs), labelled(mine));
+            // Their order says which of them counts.
+            let is_ordered = path.ends_with(".synonyms");
+            let (theirs, mine) = (labelled(theirs, is_ordered), labelled(mine, is_ordered));
             for name in theirs.keys().chain(mine.keys().filter(|name| !theirs.contains_key(*name)))
             {
                 let path = format!("{path}{{{}}}", name.trim());
@@ -100,10 +103,10 @@ fn compare(path: &str, kafka: Option<&Value>, ours: Option<&Value>, found: &mut 
 }
 
 /// Elements by label; by place where labels do not tell them apart.
-fn labelled(values: &[Value]) -> BTreeMap<String, &Value> {
+fn labelled(values: &[Value], is_ordered: bool) -> BTreeMap<String, &Value> {
     let by_label: BTreeMap<String, &Value> =
         values.iter().map(|value| (label(value), value)).collect();
-    if by_label.len() == values.len() && !by_label.contains_key("") {
+    if by_label.len() == values.len() && !by_label.contains_key("") && !is_ordered {
         return by_label;
     }
     values.iter().enumerate().map(|(place, value)| (format!("{place:>6}"), value)).collect()

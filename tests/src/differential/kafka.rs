@@ -29,10 +29,8 @@ pub fn start(folder: &Path) -> anyhow::Result<(Process, SocketAddr)> {
         "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
         format!("log.dirs={}", data.display()),
         "offsets.topic.replication.factor=1".to_owned(),
-        "offsets.topic.num.partitions=4".to_owned(),
         "transaction.state.log.replication.factor=1".to_owned(),
         "transaction.state.log.min.isr=1".to_owned(),
-        "transaction.state.log.num.partitions=4".to_owned(),
         "share.coordinator.state.topic.replication.factor=1".to_owned(),
         "share.coordinator.state.topic.min.isr=1".to_owned(),
     ];

@@ -111,7 +111,7 @@ impl Tokens {
             }
             Value::Array(values) => {
                 let mut values: Vec<&Value> = values.iter().filter(|v| !is_internal(v)).collect();
-                if values.iter().all(|value| value.is_object()) && name != "records" {
+                if values.iter().all(|value| value.is_object()) && !is_ordered(name) {
                     values.sort_by_cached_key(|value| (label(value), without_drawn(value)));
                 }
                 values.into_iter().map(|value| self.value(name, value)).collect()
@@ -157,6 +157,11 @@ impl Tokens {
         }
         text
     }
+}
+
+/// Whether the order of these is an answer too.
+fn is_ordered(name: &str) -> bool {
+    matches!(name, "records" | "synonyms")
 }
 
 fn is_internal(value: &Value) -> bool {
