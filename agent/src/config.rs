@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     bench::Bench,
-    cli::{EXIT_CODES, output},
+    cli::{EXIT_CODES, output, value::parse_duration},
     configs::{layers, rule, table},
     placement::zone::ZoneBlocks,
     tls::TlsFlags,
@@ -51,6 +51,8 @@ pub enum Role {
     Agent(Flags),
     /// The metadata group: how it stands, and changes of it.
     Cluster(Cluster),
+    /// Asks a process whether it serves: exit code 0 when it does, for a container's health check.
+    Health(HealthFlags),
     /// What speaks Kafka to any broker.
     #[command(flatten)]
     Client(crate::cli::Command),
@@ -69,6 +71,13 @@ const STATUS_HELP: &str = "Examples:
   aquifer cluster status
   aquifer cluster status --metadata node-1:9340,node-2:9340
   aquifer cluster status --bootstrap broker-1:9092 -o json";
+
+const HEALTH_HELP: &str = "Examples:
+  aquifer health
+  aquifer health --http 127.0.0.1:9644 --timeout 1s
+  aquifer health --live
+
+The address is otherwise looked for as the process itself does: AQUIFER_HTTP, then the file.";
 
 const COMPLETION_HELP: &str = "Examples:
   aquifer completion bash > /etc/bash_completion.d/aquifer
@@ -373,32 +382,31 @@ struct Defaults {
     num_partitions: u32,
 }
 
+/// What a probe asks.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = HEALTH_HELP)]
+pub struct HealthFlags {
+    /// The process's health listener [127.0.0.1:9644].
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+    /// The process's TOML file, when that says where its health listener is.
+    #[arg(long, value_name = "FILE", env = "AQUIFER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Whether it is alive, rather than whether clients should be sent to it.
+    #[arg(long)]
+    pub live: bool,
+    /// How long it may take to answer, such as 500ms or 10s.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
 /// Merges all sources for a role's `flags`.
 ///
 /// # Errors
 /// The first setting that is unknown, malformed or in conflict, with its source.
 pub fn load(flags: &Flags) -> Result<Settings, ConfigError> {
-    let defaults = Defaults {
-        data: "./aquifer-data",
-        kafka: "127.0.0.1:9092",
-        http: "127.0.0.1:9644",
-        listen: "127.0.0.1:9340",
-        id: 1,
-        num_partitions: 1,
-    };
-    let mut figment = Figment::from(Serialized::defaults(defaults));
-    if let Some(path) = &flags.config {
-        figment = figment.merge(Toml::file_exact(path));
-    }
-    let figment = figment
-        .merge(
-            Env::prefixed("AQUIFER_")
-                .ignore(&["bootstrap", "config", "log", "s3_virtual_hosted"])
-                .lowercase(true),
-        )
-        .merge(Serialized::defaults(flags));
     let mut settings: Settings =
-        figment.extract().map_err(|error| ConfigError::Invalid(Box::new(error)))?;
+        sources(flags).extract().map_err(|error| ConfigError::Invalid(Box::new(error)))?;
     for (name, value) in &settings.server {
         let text = match value {
             figment::value::Value::String(_, text) => text.clone(),
@@ -424,6 +432,38 @@ pub fn load(flags: &Flags) -> Result<Settings, ConfigError> {
     }
     settings.resolve_advertise()?;
     Ok(settings)
+}
+
+/// Where a process with these sources serves health and metrics.
+///
+/// # Errors
+/// The address is malformed, or the file cannot be read; with its source.
+pub fn http_address(flags: &HealthFlags) -> Result<SocketAddr, ConfigError> {
+    let HealthFlags { http, config, .. } = flags.clone();
+    let flags = Flags { http, config, ..Flags::default() };
+    sources(&flags).extract_inner("http").map_err(|error| ConfigError::Invalid(Box::new(error)))
+}
+
+fn sources(flags: &Flags) -> Figment {
+    let defaults = Defaults {
+        data: "./aquifer-data",
+        kafka: "127.0.0.1:9092",
+        http: "127.0.0.1:9644",
+        listen: "127.0.0.1:9340",
+        id: 1,
+        num_partitions: 1,
+    };
+    let mut figment = Figment::from(Serialized::defaults(defaults));
+    if let Some(path) = &flags.config {
+        figment = figment.merge(Toml::file_exact(path));
+    }
+    figment
+        .merge(
+            Env::prefixed("AQUIFER_")
+                .ignore(&["bootstrap", "config", "log", "s3_virtual_hosted"])
+                .lowercase(true),
+        )
+        .merge(Serialized::defaults(flags))
 }
 
 impl Settings {

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     // Commands of a client start without what a server needs.
     let role = match cli.role.unwrap_or(Role::Up(cli.flags)) {
         Role::Client(command) => return roles::client::run(command),
+        Role::Health(flags) => return roles::health::run(&flags),
         Role::Completion { shell } => return roles::client::completion(shell),
         role => role,
     };
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
     };
     let ended = runtime.block_on(async {
         match role {
-            Role::Client(_) | Role::Completion { .. } => Ok(()), // They ran above.
+            Role::Client(_) | Role::Completion { .. } | Role::Health(_) => Ok(()), // They ran above.
             Role::Up(flags) => roles::up::run(&flags).await,
             Role::Metadata(flags) => roles::metadata::run(&flags).await,
             Role::Agent(flags) => roles::agent::run(&flags).await,

@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::ensure;
+use aquifer_tests::process::{Place, Process, free_address};
 use serde_json::{Value, json};
 use shell::Shell;
 
@@ -31,8 +32,10 @@ fn help_teaches_by_example_and_nonsense_is_exit_code_2() -> anyhow::Result<()> {
         "topic describe",
         "topic alter",
         "topic delete",
+        "topic delete-records",
         "produce",
         "consume",
+        "health",
         "group list",
         "group describe",
         "config get",
@@ -92,6 +95,42 @@ fn what_listens_and_is_no_broker_is_told_within_the_timeout() -> anyhow::Result<
     let told = shell.run(&format!("topic list -b {address} --timeout 500ms"))?.refused(1)?;
     assert!(told.contains("does not answer as a Kafka broker: silent for 500ms"), "{told}");
     Ok(())
+}
+
+#[test]
+fn a_probe_ends_with_0_only_for_a_process_that_serves() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let place = Place::new(folder.path().join("data"))?;
+    let shell = Shell::without_broker()?;
+    let probe = format!("health --http {} --timeout 2s", place.http);
+    let told = shell.run(&probe)?.refused(1)?;
+    let wanted = format!("aquifer: nothing healthy at http://{}/readyz", place.http);
+    assert!(told.starts_with(&wanted) && told.lines().count() == 1, "{told}");
+    let mut serving = place.up()?;
+    assert_eq!(shell.run(&probe)?.ok()?, "ready\n");
+    assert_eq!(shell.run(&format!("{probe} --live"))?.ok()?, "ok\n");
+    // As in a container: the listener is on every address, and only the environment says so.
+    let anywhere = format!("0.0.0.0:{}", place.http.port());
+    let mut command = shell.command("health");
+    assert!(command.env("AQUIFER_HTTP", anywhere).status()?.success());
+    let told = shell.run(&format!("health --http {} --timeout 2s", place.kafka))?.refused(1)?;
+    assert!(told.contains("does not speak HTTP"), "{told}");
+    // What answers, and says that it is not ready: an agent whose metadata nodes are away.
+    let alone = Place::new(folder.path().join("alone"))?;
+    let (binary, nobody) = (aquifer_tests::process::tool("TEST_BIN")?, free_address()?.to_string());
+    let store = format!("file:{}", folder.path().join("bucket").display());
+    let mut agent = std::process::Command::new(binary);
+    agent.args(["agent", "--metadata", &nobody, "--store", &store]);
+    agent.args(["--kafka", &alone.kafka.to_string(), "--http", &alone.http.to_string()]);
+    let _agent = Process::start("agent", &mut agent)?;
+    let deadline = Instant::now() + PATIENCE;
+    while shell.run(&format!("health --live --http {}", alone.http))?.ok().is_err() {
+        ensure!(Instant::now() < deadline, "the agent does not live");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let told = shell.run(&format!("health --http {}", alone.http))?.refused(1)?;
+    assert!(told.contains("/readyz answers 503"), "{told}");
+    serving.kill()
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! `aquifer topic`: list, create, describe, alter, delete.
+//! `aquifer topic`: list, create, describe, alter, delete, delete-records.
 
+mod delete_records;
 mod describe;
 
 use clap::{ArgGroup, Args, Subcommand};
@@ -82,6 +83,13 @@ Partitions can only become more, and keys then go to other partitions than befor
         #[arg(long)]
         if_exists: bool,
     },
+    /// Deletes the oldest records of a topic, up to an offset.
+    #[command(after_help = "Examples:
+  aquifer topic delete-records orders --before 1000 --partition 0
+  aquifer topic delete-records orders --before end
+
+Consumers then begin at that offset; every other record keeps its own.")]
+    DeleteRecords(delete_records::DeleteRecordsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -141,6 +149,9 @@ pub async fn run(args: TopicArgs, world: &World, mut output: Output) -> anyhow::
         TopicCommand::Alter(alter) => self::alter(client, output, format, &alter).await,
         TopicCommand::Delete { names, if_exists } => {
             delete(client, output, format, &names, if_exists).await
+        }
+        TopicCommand::DeleteRecords(args) => {
+            delete_records::run(client, output, format, &args).await
         }
     }
 }

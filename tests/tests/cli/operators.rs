@@ -171,6 +171,34 @@ fn topics_get_more_partitions_and_never_fewer() -> anyhow::Result<()> {
 }
 
 #[test]
+fn the_oldest_records_are_deleted_up_to_an_offset_and_the_others_stay() -> anyhow::Result<()> {
+    let shell = Shell::start()?;
+    let topic = shell.topic("trimmed", 2)?;
+    shell.run(&format!("produce {topic} -p 1 a b c d"))?.ok()?;
+    let delete = format!("topic delete-records {topic}");
+    let told = shell.run(&format!("{delete} --before 2 --partition 1"))?.ok()?;
+    assert_eq!(told, format!("{topic} partition 1 begins at 2 now\n"));
+    let read = shell.run(&format!("consume {topic} -f %o=%s;"))?.ok()?;
+    assert_eq!(read, "2=c;3=d;");
+    // An offset means one partition; a later one than the end means none.
+    let told = shell.run(&format!("{delete} --before 2"))?.refused(2)?;
+    assert!(told.contains("has 2 partitions") && told.contains("--partition"), "{told}");
+    let told = shell.run(&format!("{delete} --before 5 -p 1"))?.refused(1)?;
+    assert!(told.contains("OFFSET_OUT_OF_RANGE"), "{told}");
+    let told = shell.run(&format!("{delete} --before 0 -p 7"))?.refused(1)?;
+    assert!(told.contains("no partition 7: it has 2"), "{told}");
+    for nonsense in ["-1", "soon", "2.5"] {
+        let told = shell.run(&format!("{delete} --before={nonsense}"))?.refused(2)?;
+        assert!(told.contains("an offset from 0, or end"), "{nonsense}: {told}");
+    }
+    let rows = json!([{"partition": 0, "earliest": 0}, {"partition": 1, "earliest": 4}]);
+    let told = shell.json(&format!("{delete} --before end -o json"))?;
+    assert_eq!(told, json!({ "topic": topic, "partitions": rows }));
+    assert_eq!(shell.run(&format!("consume {topic}"))?.ok()?, "");
+    Ok(())
+}
+
+#[test]
 fn settings_are_shown_changed_and_taken_back() -> anyhow::Result<()> {
     let shell = Shell::start()?;
     let topic = shell.topic("set", 1)?;
