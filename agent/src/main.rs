@@ -40,7 +40,8 @@ fn main() -> ExitCode {
     };
     let ended = runtime.block_on(async {
         match role {
-            Role::Client(_) | Role::Completion { .. } | Role::Health(_) => Ok(()), // They ran above.
+            // They ran above.
+            Role::Client(_) | Role::Completion { .. } | Role::Health(_) => Ok(()),
             Role::Up(flags) => roles::up::run(&flags).await,
             Role::Metadata(flags) => roles::metadata::run(&flags).await,
             Role::Agent(flags) => roles::agent::run(&flags).await,

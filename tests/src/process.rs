@@ -261,6 +261,17 @@ pub fn minio(data: &std::path::Path) -> anyhow::Result<(Process, SocketAddr)> {
     Ok((process, address))
 }
 
+/// A LocalStack server in memory, with a bucket named `aquifer`, started as a user would.
+pub fn localstack() -> anyhow::Result<(Process, SocketAddr)> {
+    let address = free_address()?;
+    let mut command =
+        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../localstack/localstack"));
+    command.env("S3_ADDRESS", address.to_string()).env("TEST_TOOLS", tool("TEST_TOOLS")?);
+    let mut process = Process::start("localstack", &mut command)?;
+    wait_ready(&mut process, address, "/aquifer")?;
+    Ok((process, address))
+}
+
 /// The environment that points an S3 client at [`minio`] or a proxy before it.
 pub fn s3_environment(endpoint: SocketAddr) -> Vec<(String, String)> {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
