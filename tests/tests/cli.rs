@@ -134,6 +134,16 @@ fn a_probe_ends_with_0_only_for_a_process_that_serves() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_metadata_node_on_every_address_asks_for_one_that_agents_can_reach() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().display();
+    let shell = Shell::without_broker()?;
+    let told = shell.run(&format!("metadata --listen 0.0.0.0:9340 --data {data}"))?.refused(1)?;
+    assert!(told.contains("add --voters 1=HOST:9340"), "{told}");
+    Ok(())
+}
+
+#[test]
 fn topics_are_created_listed_described_and_deleted() -> anyhow::Result<()> {
     let shell = Shell::start()?;
     let (orders, copy) = (shell.name("orders"), shell.name("other"));

@@ -325,6 +325,7 @@ fn the_root_holds_only_the_front_door() {
     let allowed = [
         "Cargo.toml",
         "Cargo.lock",
+        "Dockerfile",
         "LICENSE",
         "README.md",
         "agent",

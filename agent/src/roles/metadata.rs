@@ -86,6 +86,14 @@ fn founders(settings: &Settings, home: &Home) -> anyhow::Result<BTreeMap<u64, St
         (voters, _) => voters.clone(),
     };
     let id = owner.as_ref().map_or(settings.id, |owner| owner.node_id);
+    let is_first = owner.is_none() && settings.join.is_none();
+    if is_first && noted.is_none() && settings.listen.ip().is_unspecified() {
+        anyhow::bail!(
+            "--listen {} is every address, so agents cannot be told one: add --voters {id}=HOST:{}",
+            settings.listen,
+            settings.listen.port()
+        );
+    }
     let voters = noted.unwrap_or_else(|| format!("{id}={}", settings.listen));
     if owner.is_some() && config::FOUNDER_ID_MAX < id {
         return Ok(BTreeMap::new()); // It joined.
@@ -94,7 +102,7 @@ fn founders(settings: &Settings, home: &Home) -> anyhow::Result<BTreeMap<u64, St
     if !founders.contains_key(&id) {
         anyhow::bail!("--id {id} is not among --voters {voters}");
     }
-    if owner.is_none() && settings.join.is_none() {
+    if is_first {
         home.note_founders(&voters).context("--data")?;
     }
     if 1 < founders.len() && settings.store.is_none() {
