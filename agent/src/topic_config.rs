@@ -2,7 +2,8 @@
 //!
 //! A known config that has no meaning in a bucket is validated, stored and reported, as Kafka does
 //! with configs of features a cluster does not use. A config that *asks for behaviour* this version
-//! does not have is refused: ignoring it would break a promise silently.
+//! does not have is refused, for ignoring it would break a promise silently. `compact` is taken
+//! although nothing is compacted yet: a topic that keeps more than it must breaks none.
 
 use std::collections::BTreeMap;
 
