@@ -18,5 +18,6 @@ pub mod error;
 pub mod format;
 pub mod model;
 pub mod planted;
+pub mod probe;
 pub mod seam;
 pub mod store;

@@ -3,10 +3,12 @@
 //! `wal/<2 hex>/<lineage>/<session>/<seq>` and `merged/<2 hex>/<lineage>/<session>/<seq>`, relative
 //! to the store's prefix. The two hex digits are a hash of what follows them, so that writes spread
 //! over the store's key ranges from the first second. A key is computed, never listed.
+//!
+//! `probe/<begun, ms>-<nonce>/<name>` is what a test of the store writes, and deletes at its end.
 
 use crate::{
     format::checksum::Crc32c,
-    model::{Lineage, ObjectName, ObjectSeq, SessionId},
+    model::{Lineage, ObjectName, ObjectSeq, SessionId, Timestamp},
 };
 
 /// Everything that flushes write lies under this.
@@ -14,6 +16,24 @@ pub const WAL_PREFIX: &str = "wal";
 
 /// Everything that merges write lies under this.
 pub const MERGED_PREFIX: &str = "merged";
+
+/// Everything that a test of the store writes lies under this, while the test runs.
+pub const PROBE_PREFIX: &str = "probe";
+
+/// The folder of the test of the store that began at `begun`; `nonce` is its own, so that no two
+/// tests meet.
+pub fn probe_folder(begun: Timestamp, nonce: u64) -> String {
+    format!("{PROBE_PREFIX}/{}-{nonce:016x}", begun.millis().max(0))
+}
+
+/// When the test began that wrote `key`; `None` for other keys.
+pub fn probe_begun(key: &str) -> Option<Timestamp> {
+    let (begun, rest) = key.strip_prefix(PROBE_PREFIX)?.strip_prefix('/')?.split_once('-')?;
+    let (nonce, _name) = rest.split_once('/')?;
+    let begun = Timestamp::from_millis(begun.parse().ok()?);
+    let nonce = u64::from_str_radix(nonce, 16).ok()?;
+    key.starts_with(&format!("{}/", probe_folder(begun, nonce))).then_some(begun)
+}
 
 /// The key of an object, relative to the store's prefix.
 pub fn object_key(name: &ObjectName) -> String {
@@ -74,6 +94,20 @@ mod tests {
         assert_eq!(object_key(&name(345)), "wal/1f/1-000000000000feed/12/345");
         let merged = ObjectName { merged: true, ..name(345) };
         assert_eq!(object_key(&merged), "merged/1f/1-000000000000feed/12/345");
+    }
+
+    #[test]
+    fn keys_of_a_test_say_when_it_began_and_are_no_objects() {
+        let begun = Timestamp::from_millis(1_700_000_000_123);
+        let key = format!("{}/body", probe_folder(begun, 0xbee));
+        assert_eq!(key, "probe/1700000000123-0000000000000bee/body");
+        assert_eq!(probe_begun(&key), Some(begun));
+        assert_eq!(parse_object_key(&key), None);
+        for other in ["probe/1-0/x", "probe/x", "wal/1f/1-000000000000feed/12/345", "probe/-1-2/x"]
+        {
+            assert_eq!(probe_begun(other), None, "{other}");
+        }
+        assert_eq!(probe_begun(&object_key(&name(345))), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! are not signed; a checksum header that the store verifies guards them instead.
 //!
 //! # Not here
-//! Making buckets, lifecycle rules.
+//! Making buckets.
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -15,12 +15,13 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, aws::AmazonS3, path::Path,
 };
 
-pub use self::environment::SettingsRefused;
+pub use self::{bucket_api::BucketApi, environment::SettingsRefused};
 use self::{classify::Intent, environment::World, setup::OperationClass};
 use super::{Listed, Store, key::Operation};
 use crate::error::{Outcome, StoreCondition, StoreError};
 
 mod answer;
+mod bucket_api;
 mod classify;
 mod credentials;
 mod environment;

@@ -90,7 +90,7 @@ impl HttpService for TypedClient {
 }
 
 /// Reads at most `bytes_max`; on an error, what came before it.
-async fn read(
+pub(super) async fn read(
     body: HttpResponseBody,
     bytes_max: usize,
 ) -> Result<Bytes, (Bytes, Option<HttpError>)> {
@@ -168,7 +168,7 @@ fn refused(refusal: Refusal) -> HttpError {
 }
 
 /// The text of the first element called `name`, unless it is nested or cut.
-fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     let (inner, _) = rest.split_once('<')?;
     Some(inner)

@@ -104,6 +104,18 @@ fn uses_http(resolved: &Resolved) -> bool {
     resolved.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"))
 }
 
+/// Where the bucket is, as the SDK builds it: without a slash at its end.
+pub(super) fn bucket_address(options: &S3Options, resolved: &Resolved) -> String {
+    let (bucket, region) = (&options.bucket, &resolved.region);
+    let address = match (&resolved.endpoint, options.virtual_hosted) {
+        (Some(endpoint), true) => with_bucket(endpoint, bucket),
+        (Some(endpoint), false) => format!("{}/{bucket}", endpoint.trim_end_matches('/')),
+        (None, true) => format!("https://{bucket}.s3.{region}.amazonaws.com"),
+        (None, false) => format!("https://s3.{region}.amazonaws.com/{bucket}"),
+    };
+    address.trim_end_matches('/').to_owned()
+}
+
 /// `scheme://host` as `scheme://bucket.host`: the SDK leaves that to its caller.
 fn with_bucket(endpoint: &str, bucket: &str) -> String {
     match endpoint.split_once("://") {
@@ -169,6 +181,15 @@ mod tests {
         assert_eq!(endpoint(false, "http://s3:1"), "http://s3:1");
         assert_eq!(endpoint(true, "http://s3:1/"), "http://water.s3:1");
         assert_eq!(endpoint(true, "https://water.s3"), "https://water.s3");
+    }
+
+    #[test]
+    fn a_bucket_has_the_address_that_the_sdk_gives_it() {
+        let address = |hosted, endpoint| bucket_address(&options(hosted), &resolved(endpoint));
+        assert_eq!(address(false, Some("http://s3:1/")), "http://s3:1/water");
+        assert_eq!(address(true, Some("http://s3:1")), "http://water.s3:1");
+        assert_eq!(address(false, None), "https://s3.eu-north-1.amazonaws.com/water");
+        assert_eq!(address(true, None), "https://water.s3.eu-north-1.amazonaws.com");
     }
 
     #[test]

@@ -1,0 +1,145 @@
+//! What only S3's own API tells of a bucket: clocks, checksums, `If-Match`, versions, lifecycle.
+//!
+//! Requests that the SDK's client has no words for, signed by its authorizer. Asks nothing twice.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::{
+    aws::{AwsAuthorizer, AwsCredentialProvider},
+    client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector},
+};
+
+use super::{
+    S3Options, S3Refused, S3RefusedReason, World, answer, credentials, environment, setup,
+};
+use crate::{
+    probe::bucket::{Answer, BucketFacts, NoAnswer},
+    seam::{Clock, Seams},
+};
+
+/// Answers about a bucket are short.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// How long one answer is waited for.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Of an 8-byte checksum that fits nothing that is written here.
+const WRONG_CRC64: &str = "AAAAAAAAAAA=";
+const WRONG_ETAG: &str = "\"00000000000000000000000000000000\"";
+
+/// Speaks S3's API of buckets.
+pub struct BucketApi {
+    http: HttpClient,
+    credentials: AwsCredentialProvider,
+    region: String,
+    /// The bucket's address, without a slash at its end.
+    address: String,
+    prefix: String,
+    seams: Seams,
+}
+
+impl BucketApi {
+    /// Sets up a client as [`super::S3Store::from_environment`] does. Sends nothing.
+    ///
+    /// # Errors
+    /// Settings that make no client.
+    pub fn from_environment(
+        options: &S3Options,
+        variable: &dyn Fn(&str) -> Option<String>,
+        seams: Seams,
+    ) -> Result<Self, S3Refused> {
+        let world = World { variable, read_file: &|path| std::fs::read_to_string(path) };
+        Self::in_world(options, &world, seams)
+            .map_err(|source| S3Refused { bucket: options.bucket.clone(), source })
+    }
+
+    fn in_world(
+        options: &S3Options,
+        world: &World<'_>,
+        seams: Seams,
+    ) -> Result<Self, S3RefusedReason> {
+        let resolved = environment::resolve(options, world)?;
+        let client = setup::client_options(&resolved)?;
+        let credentials =
+            credentials::provider(resolved.credentials.clone(), &resolved.region, client.clone())?;
+        let http = ReqwestConnector::default().connect(&client.with_allow_http(true))?;
+        let address = setup::bucket_address(options, &resolved);
+        let (region, prefix) = (resolved.region, options.prefix.clone());
+        Ok(Self { http, credentials, region, address, prefix, seams })
+    }
+
+    /// Asks about the bucket of `options`. What it writes, it writes to `key`, which is there and
+    /// which the caller deletes.
+    pub async fn facts(&self, bucket: &str, key: &str) -> BucketFacts {
+        let key = match self.prefix.as_str() {
+            "" => format!("/{key}"),
+            prefix => format!("/{prefix}/{key}"),
+        };
+        let body = || Bytes::from_static(b"a test of the store");
+        let checksum = ("x-amz-checksum-crc64nvme", WRONG_CRC64);
+        BucketFacts {
+            bucket: bucket.to_owned(),
+            prefix: self.prefix.clone(),
+            wrong_checksum: self.ask("PUT", &key, &[checksum], body()).await,
+            stale_if_match: self.ask("PUT", &key, &[("if-match", WRONG_ETAG)], body()).await,
+            versioning: self.ask("GET", "?versioning", &[], Bytes::new()).await,
+            lifecycle: self.ask("GET", "?lifecycle", &[], Bytes::new()).await,
+        }
+    }
+
+    /// Sends one request: `target` follows the bucket's address.
+    async fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&'static str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, NoAnswer> {
+        let asked = self.send(method, target, headers, body);
+        let answer = self.seams.timeout(ANSWER_MAX, asked).await;
+        answer.unwrap_or_else(|| Err(NoAnswer(format!("no answer for {ANSWER_MAX:?}"))))
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&'static str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, NoAnswer> {
+        let mut request = HttpRequest::new(HttpRequestBody::from(body));
+        let address = format!("{}{target}", self.address);
+        *request.uri_mut() = address.parse().map_err(no_answer)?;
+        *request.method_mut() = method.parse().map_err(no_answer)?;
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().map_err(no_answer)?);
+        }
+        let credential = self.credentials.get_credential().await.map_err(no_answer)?;
+        let authorizer = AwsAuthorizer::new(&credential, "s3", &self.region);
+        authorizer.try_authorize(&mut request, None).map_err(no_answer)?;
+        let response = self.http.execute(request).await.map_err(no_answer)?;
+        let status = response.status().as_u16();
+        let date = response.headers().get("date").and_then(|date| date.to_str().ok());
+        let ahead_ms = date.and_then(|date| ahead_ms(&*self.seams.clock, date));
+        let body = answer::read(response.into_body(), ANSWER_BYTES_MAX).await;
+        let (Ok(body) | Err((body, _))) = body;
+        let body = String::from_utf8_lossy(&body).into_owned();
+        let code = answer::element(&body, "Code").unwrap_or_default().to_owned();
+        Ok(Answer { status, code, body, ahead_ms })
+    }
+}
+
+/// Of an HTTP date, which was made some time in the second that it names.
+fn ahead_ms(clock: &dyn Clock, date: &str) -> Option<i64> {
+    let date = httpdate::parse_http_date(date).ok()?;
+    let since = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let store = i64::try_from(since.as_millis()).ok()?.checked_add(500)?;
+    Some(clock.wall().millis() - store)
+}
+
+fn no_answer(error: impl std::error::Error + 'static) -> NoAnswer {
+    let mut innermost: &dyn std::error::Error = &error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    NoAnswer(innermost.to_string())
+}
