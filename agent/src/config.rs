@@ -53,6 +53,8 @@ pub enum Role {
     Cluster(Cluster),
     /// Asks a process whether it serves: exit code 0 when it does, for a container's health check.
     Health(HealthFlags),
+    /// Tries out the store and looks at this machine: what stops Aquifer, and what to do.
+    Doctor(crate::doctor::DoctorArgs),
     /// What speaks Kafka to any broker.
     #[command(flatten)]
     Client(crate::cli::Command),

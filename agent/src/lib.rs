@@ -23,6 +23,7 @@ pub mod bench;
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod metrics;
 pub mod server;
 pub mod tls;

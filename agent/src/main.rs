@@ -48,16 +48,11 @@ fn main() -> ExitCode {
             Role::Cluster(cluster) => {
                 roles::cluster::run(&cluster, roles::client::terminal()).await
             }
+            Role::Doctor(doctor) => roles::doctor::run(&doctor, roles::client::terminal()).await,
             Role::Bench(bench) => aquifer_agent::bench::run(bench).await,
         }
     });
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("aquifer: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ended.map_or_else(|error| roles::client::failed(&error), |()| ExitCode::SUCCESS)
 }
 
 /// Every client is an open file, and the limit a shell sets is low: takes all that are allowed.

@@ -5,6 +5,7 @@ mod backups;
 mod bucket;
 pub mod client;
 pub mod cluster;
+pub mod doctor;
 pub mod health;
 pub mod metadata;
 mod parts;

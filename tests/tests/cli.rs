@@ -42,6 +42,7 @@ fn help_teaches_by_example_and_nonsense_is_exit_code_2() -> anyhow::Result<()> {
         "config set",
         "config unset",
         "cluster status",
+        "doctor",
         "completion",
     ] {
         let told = shell.run(&format!("{command} --help"))?.ok()?;

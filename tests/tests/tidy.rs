@@ -27,6 +27,7 @@ const PURE: &[&str] = &[
     "agent/src/topic_config.rs",
     "agent/src/api/features.rs",
     "agent/src/configs",
+    "agent/src/doctor/judge.rs",
     "agent/src/produce/plan.rs",
     "agent/src/produce/chain.rs",
     "agent/src/produce/buffer.rs",

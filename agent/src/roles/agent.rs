@@ -34,8 +34,13 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let remote = RemoteConfig { addresses, ..RemoteConfig::default() };
     let client = Arc::new(RemoteClient::new(remote, seams.clone()));
     let metadata = (client as Arc<dyn Metadata>, quorum as Arc<dyn Quorum>);
-    let agent = tokio::select! {
-        started = parts::Agent::start(settings, metadata, store, seams, None) => started?,
+    // Nobody is served by a store that was found to lose records; one that is down keeps no agent.
+    let (proving, clock) = (store.clone(), seams.clone());
+    let (agent, _is_proven) = tokio::select! {
+        started = async {
+            let agent = parts::Agent::start(settings, metadata, store, seams, None);
+            tokio::try_join!(agent, proving.prove(&clock))
+        } => started?,
         () = shutdown.cancelled() => return Ok(()),
     };
     agent.announce("agent");

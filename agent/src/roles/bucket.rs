@@ -5,6 +5,7 @@ use std::{env, sync::Arc};
 use anyhow::Context;
 use aquifer_agent::config::Settings;
 use aquifer_storage::{
+    probe::{self, Depth, Verdict},
     seam::Seams,
     store::{
         Store,
@@ -45,18 +46,67 @@ pub fn open_url(url: &str, seams: &Seams) -> anyhow::Result<Bucket> {
             decorate(store, seams)
         }
         StoreUrl::S3 { bucket, prefix } => {
-            let variable = |name: &str| env::var(name).ok();
-            let options = S3Options {
-                bucket: bucket.clone(),
-                prefix: prefix.clone(),
-                virtual_hosted: variable("AQUIFER_S3_VIRTUAL_HOSTED")
-                    .is_some_and(|on| on == "true"),
-                ..S3Options::default()
-            };
+            let options = s3_options(bucket, prefix);
             decorate(S3Store::from_environment(&options, &variable).context("--store")?, seams)
         }
     };
     Ok(Bucket { store, counters, url })
+}
+
+/// Reads a variable of the environment.
+pub fn variable(name: &str) -> Option<String> {
+    env::var(name).ok()
+}
+
+/// What the environment does not say of a bucket.
+pub fn s3_options(bucket: &str, prefix: &str) -> S3Options {
+    S3Options {
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+        virtual_hosted: variable("AQUIFER_S3_VIRTUAL_HOSTED").is_some_and(|on| on == "true"),
+        ..S3Options::default()
+    }
+}
+
+impl Bucket {
+    /// Tries the store out with a few requests, says what it lacks, and whether enough of it
+    /// answered to tell.
+    ///
+    /// # Errors
+    /// The store would lose records: it must not be used.
+    pub async fn prove(&self, seams: &Seams) -> anyhow::Result<bool> {
+        if matches!(self.url, StoreUrl::Memory) {
+            return Ok(true);
+        }
+        let seen = probe::observe(self.store.as_ref(), Depth::Start, seams).await;
+        let findings = probe::judge::judge(&seen);
+        if let Some(finding) = probe::judge::refusal(&findings) {
+            anyhow::bail!(
+                "--store {} cannot be used: {finding}; `aquifer doctor --store {}` tells more",
+                self.url,
+                self.url
+            );
+        }
+        for finding in &findings {
+            match finding.verdict {
+                Verdict::Ok => {}
+                Verdict::Unknown => tracing::warn!("{} could not be tested: {finding}", self.url),
+                Verdict::Warning | Verdict::Failed => tracing::warn!("{}: {finding}", self.url),
+            }
+        }
+        Ok(findings.iter().all(|finding| finding.verdict != Verdict::Unknown))
+    }
+
+    /// Tries the store out once more if that told nothing before, now that it answered something.
+    ///
+    /// # Errors
+    /// As [`Bucket::prove`].
+    pub async fn prove_unless(&self, is_proven: bool, seams: &Seams) -> anyhow::Result<()> {
+        if !is_proven {
+            self.prove(seams).await?;
+        }
+        Ok(())
+    }
 }
 
 fn decorate<S: Store>(store: S, seams: &Seams) -> (Arc<dyn Store>, StoreCounters) {

@@ -39,7 +39,8 @@ pub fn run(command: Command) -> ExitCode {
     ended.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
+/// Says why a command or a process failed, as its exit code does.
+pub fn failed(error: &anyhow::Error) -> ExitCode {
     if let Some(OutputError::Closed) = error.downcast_ref::<OutputError>() {
         return ExitCode::SUCCESS; // As `| head` ends a command.
     }

@@ -42,15 +42,21 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
         .with_context(|| format!("--listen {}", settings.listen))?;
     let store = bucket::open(&settings, &seams)?;
     let start = Start { settings: &settings, flags, founders: &founders, store: &store };
-    let (node, founds) = tokio::select! {
+    let ((node, founds), is_proven) = tokio::select! {
         biased;
         () = shutdown.cancelled() => return Ok(()),
-        started = start.node(home, &seams) => started?,
+        started = async {
+            tokio::try_join!(start.node(home, &seams), store.prove(&seams))
+        } => started?,
+    };
+    let claim = async {
+        parts::claim(&settings, &store, &node, &seams).await?;
+        store.prove_unless(is_proven, &seams).await
     };
     tokio::select! {
         biased;
         () = shutdown.cancelled() => return Ok(()),
-        claimed = parts::claim(&settings, &store, &node, &seams) => claimed?,
+        claimed = claim => claimed?,
     }
     backups::ship(&settings, &store, &node);
     println!("Aquifer metadata node {} listens on {}", node.identity().node_id, settings.listen);

@@ -19,12 +19,18 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let seams = system::seams();
     let shutdown = signals::shutdown()?;
     let store = bucket::open(&settings, &seams)?;
-    let node = tokio::select! {
-        started = parts::start_node(&settings, &store, &seams) => started?,
+    let (node, is_proven) = tokio::select! {
+        started = async {
+            tokio::try_join!(parts::start_node(&settings, &store, &seams), store.prove(&seams))
+        } => started?,
         () = shutdown.cancelled() => return Ok(()),
     };
+    let claim = async {
+        parts::claim(&settings, &store, &node, &seams).await?;
+        store.prove_unless(is_proven, &seams).await
+    };
     tokio::select! {
-        claimed = parts::claim(&settings, &store, &node, &seams) => claimed?,
+        claimed = claim => claimed?,
         () = shutdown.cancelled() => return Ok(()),
     }
     backups::ship(&settings, &store, &node);
