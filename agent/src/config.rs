@@ -179,6 +179,11 @@ pub struct Flags {
     #[arg(long, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
+    /// Make the bucket of --store if it is not there, and add lifecycle rules for what is left of
+    /// uploads and of deleted versions.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub create_bucket: bool,
     /// Kafka listener [127.0.0.1:9092].
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -243,6 +248,9 @@ pub struct Settings {
     /// See [`Flags::store`]; `None` means `file:<data>/bucket`.
     #[serde(default)]
     pub store: Option<String>,
+    /// See [`Flags::create_bucket`].
+    #[serde(default)]
+    pub create_bucket: bool,
     /// See [`Flags::kafka`].
     pub kafka: SocketAddr,
     /// See [`Flags::http`].

@@ -23,7 +23,8 @@ const HELP: &str = "Examples:
   aquifer doctor --config aquifer.toml
 
 Writes, reads and deletes about 20 small objects under <store>/probe/, which costs $0.0001 on S3.
-Exit codes: 0 nothing failed (there may be warnings), 1 something failed, 2 the command makes no sense.";
+Exit codes: 0 nothing failed (there may be warnings), 1 something failed, 2 the command makes no
+sense.";
 
 /// The settings of the process that is to be looked at: the same flags, variables and file.
 #[derive(Clone, Debug, Args)]
@@ -35,6 +36,10 @@ pub struct DoctorArgs {
     /// Object store: file:PATH, s3://bucket/prefix or memory: [file:<data>/bucket].
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
+    /// Make the bucket of --store if it is not there, and add lifecycle rules for what is left of
+    /// uploads and of deleted versions.
+    #[arg(long)]
+    pub create_bucket: bool,
     /// Folder of the metadata log [./aquifer-data].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -64,11 +69,23 @@ pub struct DoctorArgs {
 impl DoctorArgs {
     /// The same, as the flags of a role.
     pub fn flags(&self) -> Flags {
-        let Self { config, store, data, kafka, http, listen, advertise, metadata, tls, .. } =
-            self.clone();
+        let Self {
+            config,
+            store,
+            create_bucket,
+            data,
+            kafka,
+            http,
+            listen,
+            advertise,
+            metadata,
+            tls,
+            ..
+        } = self.clone();
         Flags {
             config,
             store,
+            create_bucket,
             data,
             kafka,
             http,

@@ -1,7 +1,7 @@
 //! Tries a store out: what it does with writes, reads, lists, deletes and conditions.
 //!
 //! A test writes under a folder of its own (`format::object_key::probe_folder`), never where data
-//! lies, and deletes what it wrote whatever happened in between. Tests that run at once do not meet.
+//! lies, and deletes what it wrote whatever happened in between. Tests at once do not meet.
 //! [`observe`] asks, [`judge`] says what the answers mean.
 //!
 //! # Cost

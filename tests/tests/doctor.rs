@@ -139,6 +139,29 @@ async fn a_store_that_cannot_work_refuses_the_start_in_one_line_and_one_that_is_
     waiting.expect_alive()
 }
 
+#[tokio::test]
+async fn a_bucket_is_made_once_with_its_rules() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (_server, mut place, _) = on_minio(&folder, "s3://new-bucket/well")?;
+    let log = folder.path().join("log");
+    place.log = Some(log.clone());
+    place.arguments = vec!["--create-bucket".to_owned()];
+    let running = place.up()?;
+    ensure!(running.terminate()?, "ended well");
+    let said = std::fs::read_to_string(&log)?;
+    ensure!(said.contains("made the bucket new-bucket"), "{said}");
+    ensure!(said.contains("added lifecycle rules for s3://new-bucket/well"), "{said}");
+    let told = doctor(&place, &["--create-bucket"])?;
+    ensure!(told.code == Some(0) && told.of("lifecycle")?.0 == "ok", "{}", told.document);
+    ensure!(told.of("prefix")?.1.contains("belongs to cluster"), "{}", told.document);
+    ensure!(!told.stderr.contains("lifecycle"), "nothing is missing: {}", told.stderr);
+    // Names that the store does not take are not waited for.
+    place.store = Some("s3://xn--bad..name/well".to_owned());
+    let told = doctor(&place, &[])?;
+    ensure!(told.code == Some(1), "{}", told.document);
+    Ok(())
+}
+
 #[test]
 fn nodes_and_folders_of_another_store_are_told() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;

@@ -14,7 +14,7 @@ const COLUMNS_MAX: usize = 100;
 const PURE: &[&str] = &[
     "storage/src/model",
     "storage/src/format",
-    "storage/src/probe/bucket.rs",
+    "storage/src/probe/bucket",
     "storage/src/probe/judge.rs",
     "metadata/src/machine",
     "metadata/src/codec",

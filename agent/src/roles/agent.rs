@@ -29,7 +29,7 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     for address in &addresses {
         config::parse_host_port(address).map_err(anyhow::Error::msg).context("--metadata")?;
     }
-    let store = bucket::open(&settings, &seams)?;
+    let store = bucket::open(&settings, &seams).await?;
     let quorum = Arc::new(Operator::new(addresses.clone(), seams.clone()));
     let remote = RemoteConfig { addresses, ..RemoteConfig::default() };
     let client = Arc::new(RemoteClient::new(remote, seams.clone()));

@@ -14,7 +14,7 @@ use aquifer_storage::{
         memory::MemoryStore,
         metered::{MeteredStore, StoreCounters},
         retry::{RetryPolicy, RetryingStore},
-        s3::{S3Options, S3Store},
+        s3::{BucketApi, NotMade, S3Options, S3Store},
         url::StoreUrl,
     },
 };
@@ -30,9 +30,38 @@ pub struct Bucket {
     pub url: StoreUrl,
 }
 
-/// Opens the store of `settings`. Sends nothing yet.
-pub fn open(settings: &Settings, seams: &Seams) -> anyhow::Result<Bucket> {
-    open_url(&settings.store_url(), seams)
+/// Opens the store of `settings`. Sends nothing yet, but to make the bucket if that is asked for.
+pub async fn open(settings: &Settings, seams: &Seams) -> anyhow::Result<Bucket> {
+    let bucket = open_url(&settings.store_url(), seams)?;
+    if settings.create_bucket {
+        create(&bucket.url, seams).await?;
+    }
+    Ok(bucket)
+}
+
+/// Makes the bucket unless it is there, and adds our lifecycle rules. Other stores need no making.
+///
+/// # Errors
+/// The store refuses to make it. Missing rules and a store that is down are warnings.
+pub async fn create(url: &StoreUrl, seams: &Seams) -> anyhow::Result<()> {
+    let StoreUrl::S3 { bucket, prefix } = url else { return Ok(()) };
+    let options = s3_options(bucket, prefix);
+    let api = BucketApi::from_environment(&options, &variable, seams.clone()).context("--store")?;
+    match api.make().await {
+        Ok(true) => tracing::info!("made the bucket {bucket}"),
+        Ok(false) => {}
+        Err(error @ NotMade::NoAnswer(_)) => {
+            tracing::warn!("--create-bucket {bucket}: {error}");
+            return Ok(());
+        }
+        Err(error) => return Err(error).with_context(|| format!("--create-bucket {bucket}")),
+    }
+    match api.add_rules().await {
+        Ok(true) => tracing::info!("added lifecycle rules for {url}"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!("lifecycle rules of {bucket}: {error}"),
+    }
+    Ok(())
 }
 
 /// Opens the store at `url`. Sends nothing yet.

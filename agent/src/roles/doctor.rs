@@ -48,6 +48,9 @@ pub async fn run(args: &DoctorArgs, terminal: Terminal) -> anyhow::Result<()> {
     let seams = settings.tls().secure(system::seams())?;
     let url = settings.store_url();
     let parsed = StoreUrl::parse(&url).map_err(|error| Usage::new(format!("--store: {error}")))?;
+    if args.create_bucket {
+        bucket::create(&parsed, &seams).await?;
+    }
     let mut findings = Vec::new();
     let claimed = match bucket_at(&parsed, &seams) {
         Ok(Some(bucket)) => {

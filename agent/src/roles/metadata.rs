@@ -40,7 +40,7 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
         .listen(settings.listen)
         .await
         .with_context(|| format!("--listen {}", settings.listen))?;
-    let store = bucket::open(&settings, &seams)?;
+    let store = bucket::open(&settings, &seams).await?;
     let start = Start { settings: &settings, flags, founders: &founders, store: &store };
     let ((node, founds), is_proven) = tokio::select! {
         biased;

@@ -18,7 +18,7 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     }
     let seams = system::seams();
     let shutdown = signals::shutdown()?;
-    let store = bucket::open(&settings, &seams)?;
+    let store = bucket::open(&settings, &seams).await?;
     let (node, is_proven) = tokio::select! {
         started = async {
             tokio::try_join!(parts::start_node(&settings, &store, &seams), store.prove(&seams))

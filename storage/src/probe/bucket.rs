@@ -4,6 +4,8 @@ use serde::Deserialize;
 
 use super::{Finding, Verdict};
 
+pub mod rules;
+
 /// Clocks that differ by more make times of records and of objects hard to compare.
 const AHEAD_MS_MAX: u64 = 30_000;
 /// Classes from which an object must be restored before it can be read.
@@ -240,11 +242,14 @@ fn versioning(facts: &BucketFacts, lifecycle: Option<&Lifecycle>) -> Finding {
 /// The command that makes a rule for older versions.
 fn set_rule(facts: &BucketFacts) -> String {
     let prefix = if facts.prefix.is_empty() { String::new() } else { format!("{}/", facts.prefix) };
+    let rule = format!(
+        "{{\"ID\":\"aquifer\",\"Status\":\"Enabled\",\"Filter\":{{\"Prefix\":\"{prefix}\"}},\
+         \"NoncurrentVersionExpiration\":{{\"NoncurrentDays\":1}}}}"
+    );
     format!(
-        "add this to the bucket's rules (this command replaces them all): aws s3api \
-         put-bucket-lifecycle-configuration --bucket {} --lifecycle-configuration \
-         '{{\"Rules\":[{{\"ID\":\"aquifer\",\"Status\":\"Enabled\",\"Filter\":{{\"Prefix\":\"{prefix}\"}},\
-         \"NoncurrentVersionExpiration\":{{\"NoncurrentDays\":1}}}}]}}'",
+        "start once with --create-bucket, or add a rule yourself (this command replaces all that \
+         are there): aws s3api put-bucket-lifecycle-configuration --bucket {} \
+         --lifecycle-configuration '{{\"Rules\":[{rule}]}}'",
         facts.bucket
     )
 }

@@ -2,9 +2,6 @@
 //!
 //! Every request goes out exactly once: retries, hedges and deadlines are the decorators'. Payloads
 //! are not signed; a checksum header that the store verifies guards them instead.
-//!
-//! # Not here
-//! Making buckets.
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -15,7 +12,10 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, aws::AmazonS3, path::Path,
 };
 
-pub use self::{bucket_api::BucketApi, environment::SettingsRefused};
+pub use self::{
+    bucket_api::{BucketApi, NotMade},
+    environment::SettingsRefused,
+};
 use self::{classify::Intent, environment::World, setup::OperationClass};
 use super::{Listed, Store, key::Operation};
 use crate::error::{Outcome, StoreCondition, StoreError};

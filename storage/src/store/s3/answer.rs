@@ -174,7 +174,7 @@ pub(super) fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     Some(inner)
 }
 
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     let printable = |c: char| if c.is_control() { ' ' } else { c };
     text.trim().chars().take(MESSAGE_CHARS_MAX).map(printable).collect()
 }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use object_store::{
     aws::{AwsAuthorizer, AwsCredentialProvider},
@@ -14,7 +15,7 @@ use super::{
     S3Options, S3Refused, S3RefusedReason, World, answer, credentials, environment, setup,
 };
 use crate::{
-    probe::bucket::{Answer, BucketFacts, NoAnswer},
+    probe::bucket::{Answer, BucketFacts, NoAnswer, rules},
     seam::{Clock, Seams},
 };
 
@@ -24,6 +25,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Of an 8-byte checksum that fits nothing that is written here.
 const WRONG_CRC64: &str = "AAAAAAAAAAA=";
+const CRC64: &str = "x-amz-checksum-crc64nvme";
 const WRONG_ETAG: &str = "\"00000000000000000000000000000000\"";
 
 /// Speaks S3's API of buckets.
@@ -35,6 +37,41 @@ pub struct BucketApi {
     address: String,
     prefix: String,
     seams: Seams,
+}
+
+/// A bucket, or its rules, are not as they were asked to be.
+#[derive(Debug, thiserror::Error)]
+pub enum NotMade {
+    /// The store refused.
+    #[error("the store refused with {status} {code}: {message}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The store's code.
+        code: String,
+        /// The store's words.
+        message: String,
+    },
+    /// Names are one space for all users of S3.
+    #[error("the bucket's name is somebody else's: choose another one")]
+    Taken,
+    /// Rules that are there cannot be kept beside ours.
+    #[error("the bucket's lifecycle rules are left alone: {0}")]
+    Foreign(String),
+    /// It may or may not have happened: asking again is harmless.
+    #[error("no answer: {0}")]
+    NoAnswer(#[from] NoAnswer),
+}
+
+impl Answer {
+    fn expect(self, status: u16) -> Result<Self, NotMade> {
+        if self.status == status {
+            return Ok(self);
+        }
+        let message = answer::element(&self.body, "Message").unwrap_or_default();
+        let message = answer::shortened(message);
+        Err(NotMade::Refused { status: self.status, code: self.code, message })
+    }
 }
 
 impl BucketApi {
@@ -75,7 +112,7 @@ impl BucketApi {
             prefix => format!("/{prefix}/{key}"),
         };
         let body = || Bytes::from_static(b"a test of the store");
-        let checksum = ("x-amz-checksum-crc64nvme", WRONG_CRC64);
+        let checksum = (CRC64, WRONG_CRC64);
         BucketFacts {
             bucket: bucket.to_owned(),
             prefix: self.prefix.clone(),
@@ -84,6 +121,53 @@ impl BucketApi {
             versioning: self.ask("GET", "?versioning", &[], Bytes::new()).await,
             lifecycle: self.ask("GET", "?lifecycle", &[], Bytes::new()).await,
         }
+    }
+
+    /// Makes the bucket unless it is there; whether it made it.
+    ///
+    /// # Errors
+    /// It is not there, and was not made.
+    pub async fn make(&self) -> Result<bool, NotMade> {
+        let looked = self.ask("HEAD", "", &[], Bytes::new()).await?;
+        if looked.status != 404 {
+            // Also 403, which whoever may not look at a bucket gets: its use will tell.
+            return Ok(false);
+        }
+        // S3 takes no name for its first region.
+        let body = match self.region.as_str() {
+            "us-east-1" => String::new(),
+            region => format!(
+                "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+                 <LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>"
+            ),
+        };
+        let made = self.ask("PUT", "", &[], body.into()).await?;
+        match (made.status, made.code.as_str()) {
+            (200, _) => Ok(true),
+            (409, "BucketAlreadyOwnedByYou" | "OperationAborted") => Ok(false),
+            (409, "BucketAlreadyExists") => Err(NotMade::Taken),
+            _ => made.expect(200).map(|_| true),
+        }
+    }
+
+    /// Adds our rules to the bucket's, see [`rules::with_ours`]; whether any was missing.
+    ///
+    /// # Errors
+    /// They are not all there now.
+    pub async fn add_rules(&self) -> Result<bool, NotMade> {
+        let there = self.ask("GET", "?lifecycle", &[], Bytes::new()).await?;
+        let there = match there.code.as_str() {
+            "NoSuchLifecycleConfiguration" => None,
+            _ => Some(there.expect(200)?.body),
+        };
+        let rules = rules::with_ours(there.as_deref(), &self.prefix);
+        let Some(rules) = rules.map_err(NotMade::Foreign)? else { return Ok(false) };
+        // S3 wants a checksum of rules.
+        let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, rules.as_bytes());
+        let sum = base64::engine::general_purpose::STANDARD.encode(sum.to_be_bytes());
+        let headers = [(CRC64, sum.as_str()), ("x-amz-sdk-checksum-algorithm", "CRC64NVME")];
+        self.ask("PUT", "?lifecycle", &headers, rules.into()).await?.expect(200)?;
+        Ok(true)
     }
 
     /// Sends one request: `target` follows the bucket's address.
