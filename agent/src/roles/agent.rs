@@ -10,6 +10,7 @@ use aquifer_metadata::client::{
     remote::{RemoteClient, RemoteConfig},
 };
 use aquifer_storage::seam::system;
+use futures::future::try_join;
 
 use super::{bucket, parts, signals};
 
@@ -39,7 +40,7 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let (agent, _is_proven) = tokio::select! {
         started = async {
             let agent = parts::Agent::start(settings, metadata, store, seams, None);
-            tokio::try_join!(agent, proving.prove(&clock))
+            try_join(agent, proving.prove(&clock)).await
         } => started?,
         () = shutdown.cancelled() => return Ok(()),
     };

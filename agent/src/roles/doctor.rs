@@ -144,10 +144,10 @@ async fn machine(
         findings.extend(judge::folder("data", &folder_seen(&settings.data, seams)));
         findings.extend(identity(&settings.data, claimed));
     }
-    if let Ok(StoreUrl::File { path }) = StoreUrl::parse(&settings.store_url()) {
-        if !path.starts_with(&settings.data) {
-            findings.extend(judge::folder("store folder", &folder_seen(&path, seams)));
-        }
+    if let Ok(StoreUrl::File { path }) = StoreUrl::parse(&settings.store_url())
+        && !path.starts_with(&settings.data)
+    {
+        findings.extend(judge::folder("store folder", &folder_seen(&path, seams)));
     }
     let mut ports = vec![("--kafka", settings.kafka), ("--http", settings.http)];
     ports.extend(args.listen.is_some().then_some(("--listen", settings.listen)));

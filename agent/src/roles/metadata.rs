@@ -17,6 +17,7 @@ use aquifer_storage::{
     claim::{ClaimFailed, read_claim},
     seam::{Seams, system},
 };
+use futures::future::try_join;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -46,7 +47,7 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
         biased;
         () = shutdown.cancelled() => return Ok(()),
         started = async {
-            tokio::try_join!(start.node(home, &seams), store.prove(&seams))
+            try_join(start.node(home, &seams), store.prove(&seams)).await
         } => started?,
     };
     let claim = async {

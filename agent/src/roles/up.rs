@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aquifer_agent::config::{self, Flags};
 use aquifer_metadata::client::{Metadata, cluster::Quorum};
 use aquifer_storage::seam::system;
+use futures::future::try_join;
 
 use super::{
     backups::{self, BackupMetrics},
@@ -21,7 +22,7 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let store = bucket::open(&settings, &seams).await?;
     let (node, is_proven) = tokio::select! {
         started = async {
-            tokio::try_join!(parts::start_node(&settings, &store, &seams), store.prove(&seams))
+            try_join(parts::start_node(&settings, &store, &seams), store.prove(&seams)).await
         } => started?,
         () = shutdown.cancelled() => return Ok(()),
     };
