@@ -25,7 +25,7 @@ use crate::{
     proto,
 };
 use aquifer_storage::{
-    model::{LogIndex, ProducerId, SessionId},
+    model::{LogIndex, Offset, ProducerId, SessionId},
     planted::{self, Bug},
 };
 
@@ -199,7 +199,9 @@ fn read_row(state: &mut MetadataState, tag: u32, bytes: &[u8]) -> Result<(), Cod
 
 /// The first level of builds that know every row of this snapshot.
 fn level(state: &MetadataState) -> u32 {
-    if state.configs.is_empty() { 1 } else { 2 }
+    // Rows below a log start are forgotten by and by, which builds of level 1 would not do.
+    let is_deleted = state.logs.iter().any(|(_, log)| Offset::ZERO < log.log_start());
+    if state.configs.is_empty() && !is_deleted { 1 } else { 2 }
 }
 
 fn header_to_proto(state: &MetadataState) -> proto::SnapshotHeader {
