@@ -247,6 +247,12 @@ fn admit<'a>(
         };
         Refused::new(code, rejected.to_string())
     })?;
+    if batch.header().base_offset != 0 {
+        return refuse(
+            ErrorCode::InvalidRecord,
+            "offsets are the log's to give: base offset not 0",
+        );
+    }
     let attributes = batch.header().attributes;
     if attributes.codec() == Some(Codec::Zstd) && version < FIRST_WITH_ZSTD {
         return refuse(ErrorCode::UnsupportedCompressionType, "zstd needs Produce v7");

@@ -114,16 +114,6 @@ fn clients_may_not_write_control_batches() {
 }
 
 #[test]
-fn offsets_are_not_the_clients_to_choose() {
-    for base_offset in [1, -1, i64::MAX] {
-        // The CRC does not cover it.
-        let batch = TestBatch { base_offset, ..TestBatch::default() }.bytes();
-        let refused = Err(BatchRejected::BaseOffset { base_offset });
-        assert_eq!(validate(batch.to_vec()), refused);
-    }
-}
-
-#[test]
 fn count_and_offset_range_must_agree() {
     for (count, delta) in [(0_i32, 0_i32), (0, -1), (2, 0), (1, 1), (-1, 0), (i32::MAX, 0)] {
         let mut bytes = TestBatch::default().bytes().to_vec();

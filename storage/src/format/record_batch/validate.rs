@@ -86,12 +86,6 @@ pub enum BatchRejected {
     /// A control batch, which only a broker may write.
     #[error("clients may not write control batches")]
     Control,
-    /// Offsets that the client chose: they are the log's to give.
-    #[error("the base offset is {base_offset}, not 0")]
-    BaseOffset {
-        /// As written.
-        base_offset: i64,
-    },
     /// Record count and offset range differ, or there are no records.
     #[error("{count} records for offsets up to +{last_offset_delta}")]
     CountMismatch {
@@ -132,7 +126,6 @@ impl BatchRejected {
             | Self::OlderMagic { .. }
             | Self::SecondBatch
             | Self::Control
-            | Self::BaseOffset { .. }
             | Self::CountMismatch { .. }
             | Self::CountTooLarge { .. }
             | Self::NegativeProducerField { .. }
@@ -295,10 +288,7 @@ fn check_header(header: &BatchHeader, record_bytes: usize) -> Result<(), BatchRe
     if attributes.is_control() {
         return Err(BatchRejected::Control);
     }
-    let &BatchHeader { base_offset, count, last_offset_delta, .. } = header;
-    if base_offset != 0 {
-        return Err(BatchRejected::BaseOffset { base_offset });
-    }
+    let &BatchHeader { count, last_offset_delta, .. } = header;
     let record_count = match header.offset_count() {
         Some(offsets) if u32::try_from(count) == Ok(offsets) => offsets,
         _ => return Err(BatchRejected::CountMismatch { count, last_offset_delta }),
