@@ -1,10 +1,13 @@
 //! The object store, behind a contract narrow enough to be simulated.
 
+pub mod azure;
+pub mod bucket;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fault;
 pub mod file;
+pub mod gcs;
 pub mod hedge;
 mod key;
 pub mod memory;
@@ -13,12 +16,13 @@ pub mod retry;
 pub mod s3;
 pub mod url;
 
+pub use bucket::BucketStore;
 pub use file::FileStore;
 pub use hedge::HedgedStore;
 pub use memory::MemoryStore;
 pub use metered::MeteredStore;
 pub use retry::RetryingStore;
-pub use s3::{S3Options, S3Store};
+pub use s3::S3Options;
 pub use url::StoreUrl;
 
 use std::ops::Range;

@@ -1,4 +1,5 @@
-//! Where the bucket is, as the operator writes it: `file:PATH`, `s3://bucket/prefix`, `memory:`.
+//! Where the bucket is, as the operator writes it: `file:PATH`, `s3://bucket/prefix`,
+//! `gs://bucket/prefix`, `az://container/prefix`, `memory:`.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -17,6 +18,20 @@ pub enum StoreUrl {
         /// The prefix without slashes around it; empty for the whole bucket.
         prefix: String,
     },
+    /// A bucket of Google Cloud Storage.
+    Gcs {
+        /// The bucket.
+        bucket: String,
+        /// As of [`StoreUrl::S3`].
+        prefix: String,
+    },
+    /// A container of Azure Blob Storage.
+    Azure {
+        /// The container.
+        container: String,
+        /// As of [`StoreUrl::S3`].
+        prefix: String,
+    },
     /// The process's memory: nothing survives.
     Memory,
 }
@@ -25,7 +40,10 @@ pub enum StoreUrl {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreUrlRefused {
     /// No scheme that we know.
-    #[error("store {url:?} is neither file:PATH, s3://BUCKET/PREFIX nor memory:")]
+    #[error(
+        "store {url:?} is none of file:PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, \
+         az://CONTAINER/PREFIX and memory:"
+    )]
     Scheme {
         /// As given.
         url: String,
@@ -42,14 +60,15 @@ pub enum StoreUrlRefused {
         /// As given.
         url: String,
     },
-    /// A bucket name that S3 does not allow.
-    #[error(
-        "{bucket:?} is no bucket name: 3 to 63 of a-z, 0-9, '-' and '.', first and last a letter \
-         or digit"
-    )]
+    /// A name that the store does not allow.
+    #[error("{bucket:?} is no {kind} name: {rule}, first and last a letter or digit")]
     Bucket {
         /// As given.
         bucket: String,
+        /// What it would name.
+        kind: &'static str,
+        /// What it may be made of.
+        rule: &'static str,
     },
     /// A prefix outside the alphabet of keys.
     #[error(
@@ -72,8 +91,8 @@ impl StoreUrl {
             url.split_once(':').ok_or_else(|| StoreUrlRefused::Scheme { url: url.to_owned() })?;
         match scheme {
             "file" => parse_file(url, rest),
-            "s3" => match rest.strip_prefix("//") {
-                Some(rest) => parse_s3(rest),
+            "s3" | "gs" | "az" => match rest.strip_prefix("//") {
+                Some(rest) => parse_bucket(scheme, rest),
                 None => Err(StoreUrlRefused::Scheme { url: url.to_owned() }),
             },
             "memory" if rest.is_empty() => Ok(Self::Memory),
@@ -95,11 +114,38 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path } => write!(f, "file:{}", path.display()),
-            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
-            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            Self::S3 { bucket, prefix } => write_bucket(f, "s3", bucket, prefix),
+            Self::Gcs { bucket, prefix } => write_bucket(f, "gs", bucket, prefix),
+            Self::Azure { container, prefix } => write_bucket(f, "az", container, prefix),
             Self::Memory => f.write_str("memory:"),
         }
     }
+}
+
+fn write_bucket(
+    f: &mut fmt::Formatter<'_>,
+    scheme: &str,
+    bucket: &str,
+    prefix: &str,
+) -> fmt::Result {
+    let slash = if prefix.is_empty() { "" } else { "/" };
+    write!(f, "{scheme}://{bucket}{slash}{prefix}")
+}
+
+/// What the bytes of a name may be, besides lower-case letters, digits and `-`.
+struct Names {
+    kind: &'static str,
+    rule: &'static str,
+    others: &'static [u8],
+}
+
+fn names(scheme: &str) -> Names {
+    let (kind, rule, others): (_, _, &[u8]) = match scheme {
+        "gs" => ("bucket", "3 to 63 of a-z, 0-9, '-', '_' and '.'", b"_."),
+        "az" => ("container", "3 to 63 of a-z, 0-9 and '-'", b""),
+        _ => ("bucket", "3 to 63 of a-z, 0-9, '-' and '.'", b"."),
+    };
+    Names { kind, rule, others }
 }
 
 fn parse_file(url: &str, rest: &str) -> Result<StoreUrl, StoreUrlRefused> {
@@ -115,20 +161,26 @@ fn parse_file(url: &str, rest: &str) -> Result<StoreUrl, StoreUrlRefused> {
     Ok(StoreUrl::File { path: PathBuf::from(path) })
 }
 
-fn parse_s3(rest: &str) -> Result<StoreUrl, StoreUrlRefused> {
+fn parse_bucket(scheme: &str, rest: &str) -> Result<StoreUrl, StoreUrlRefused> {
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let allowed = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.')
-    };
-    let sound_ends = !bucket.starts_with(['-', '.']) && !bucket.ends_with(['-', '.']);
+    let Names { kind, rule, others } = names(scheme);
+    let is_alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let allowed = |byte: u8| is_alphanumeric(byte) || byte == b'-' || others.contains(&byte);
+    let ends = [bucket.bytes().next(), bucket.bytes().next_back()];
+    let sound_ends = ends.into_iter().all(|end| end.is_some_and(is_alphanumeric));
     if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(allowed) || !sound_ends {
-        return Err(StoreUrlRefused::Bucket { bucket: bucket.to_owned() });
+        return Err(StoreUrlRefused::Bucket { bucket: bucket.to_owned(), kind, rule });
     }
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
     if !prefix.is_empty() && !super::key::is_key(prefix) {
         return Err(StoreUrlRefused::Prefix { prefix: prefix.to_owned() });
     }
-    Ok(StoreUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+    let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
+    Ok(match scheme {
+        "gs" => StoreUrl::Gcs { bucket, prefix },
+        "az" => StoreUrl::Azure { container: bucket, prefix },
+        _ => StoreUrl::S3 { bucket, prefix },
+    })
 }
 
 #[cfg(test)]
@@ -139,9 +191,15 @@ mod tests {
 
     #[test]
     fn addresses_parse_and_print_alike() {
-        for url in
-            ["file:./aquifer-data/bucket", "file:/a b", "s3://water", "s3://water/a/b", "memory:"]
-        {
+        for url in [
+            "file:./aquifer-data/bucket",
+            "file:/a b",
+            "s3://water",
+            "s3://water/a/b",
+            "gs://deep_water/a",
+            "az://water",
+            "memory:",
+        ] {
             assert_eq!(StoreUrl::parse(url).unwrap().to_string(), url);
         }
         assert_eq!(StoreUrl::parse("file:///var/x").unwrap().to_string(), "file:/var/x");
@@ -153,7 +211,11 @@ mod tests {
         for (url, hint) in [
             ("", "s3://BUCKET/PREFIX"),
             ("/var/x", "file:PATH"),
-            ("gs://water", "s3://BUCKET/PREFIX"),
+            ("ftp://water", "gs://BUCKET/PREFIX"),
+            ("gs:water", "s3://BUCKET/PREFIX"),
+            ("s3://deep_water", "no bucket name"),
+            ("gs://_water", "no bucket name"),
+            ("az://deep.water", "no container name"),
             ("s3:water", "s3://BUCKET/PREFIX"),
             ("file:", "names no folder"),
             ("file://", "names no folder"),
@@ -171,7 +233,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_prints_to_what_parses_alike(url in "(file|s3|memory):[/a-z.-]{0,20}") {
+        fn what_parses_prints_to_what_parses_alike(
+            url in "(file|s3|gs|az|memory):[/a-z._-]{0,20}",
+        ) {
             if let Ok(parsed) = StoreUrl::parse(&url) {
                 prop_assert_eq!(StoreUrl::parse(&parsed.to_string()), Ok(parsed));
             }

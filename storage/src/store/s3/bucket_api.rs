@@ -2,6 +2,8 @@
 //!
 //! Requests that the SDK's client has no words for, signed by its authorizer. Asks nothing twice.
 
+#[cfg(feature = "aws-sdk")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,12 +13,11 @@ use object_store::{
     client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector},
 };
 
-use super::{
-    S3Options, S3Refused, S3RefusedReason, World, answer, credentials, environment, setup,
-};
+use super::{S3Options, S3Refused, S3RefusedReason, World, credentials, environment, setup};
 use crate::{
     probe::bucket::{Answer, BucketFacts, NoAnswer, rules},
     seam::{Clock, Seams},
+    store::bucket::{answer, clients},
 };
 
 /// Answers about a bucket are short.
@@ -37,6 +38,8 @@ pub struct BucketApi {
     address: String,
     prefix: String,
     seams: Seams,
+    #[cfg(feature = "aws-sdk")]
+    maker: super::sdk::bucket::Maker,
 }
 
 /// A bucket, or its rules, are not as they were asked to be.
@@ -52,6 +55,9 @@ pub enum NotMade {
         /// The store's words.
         message: String,
     },
+    /// A build without the AWS SDK makes no buckets.
+    #[error("the bucket is not there, and this build makes none: it lacks the feature aws-sdk")]
+    NoSdk,
     /// Names are one space for all users of S3.
     #[error("the bucket's name is somebody else's: choose another one")]
     Taken,
@@ -75,7 +81,7 @@ impl Answer {
 }
 
 impl BucketApi {
-    /// Sets up a client as [`super::S3Store::from_environment`] does. Sends nothing.
+    /// Sets up a client as [`super::open`] does. Sends nothing.
     ///
     /// # Errors
     /// Settings that make no client.
@@ -95,13 +101,36 @@ impl BucketApi {
         seams: Seams,
     ) -> Result<Self, S3RefusedReason> {
         let resolved = environment::resolve(options, world)?;
-        let client = setup::client_options(&resolved)?;
-        let credentials =
-            credentials::provider(resolved.credentials.clone(), &resolved.region, client.clone())?;
+        let client = clients::options(resolved.ca_bundle.as_deref())?;
+        let credentials = credentials::provider(&resolved, client.clone())?;
         let http = ReqwestConnector::default().connect(&client.with_allow_http(true))?;
         let address = setup::bucket_address(options, &resolved);
+        #[cfg(feature = "aws-sdk")]
+        let maker = {
+            let credentials = Arc::clone(&credentials);
+            super::sdk::bucket::Maker::new(options, &resolved, credentials, ANSWER_MAX).map_err(
+                |error| object_store::Error::Generic { store: "S3", source: error.into() },
+            )?
+        };
         let (region, prefix) = (resolved.region, options.prefix.clone());
-        Ok(Self { http, credentials, region, address, prefix, seams })
+        Ok(Self {
+            http,
+            credentials,
+            region,
+            address,
+            prefix,
+            seams,
+            #[cfg(feature = "aws-sdk")]
+            maker,
+        })
+    }
+
+    /// Asks for the bucket and nothing of it: the status, of whatever kind.
+    ///
+    /// # Errors
+    /// Nobody answers, and why.
+    pub async fn reach(&self) -> Result<u16, NoAnswer> {
+        Ok(self.ask("HEAD", "", &[], Bytes::new()).await?.status)
     }
 
     /// Asks about the bucket of `options`. What it writes, it writes to `key`, which is there and
@@ -128,26 +157,14 @@ impl BucketApi {
     /// # Errors
     /// It is not there, and was not made.
     pub async fn make(&self) -> Result<bool, NotMade> {
-        let looked = self.ask("HEAD", "", &[], Bytes::new()).await?;
-        if looked.status != 404 {
+        if self.reach().await? != 404 {
             // Also 403, which whoever may not look at a bucket gets: its use will tell.
             return Ok(false);
         }
-        // S3 takes no name for its first region.
-        let body = match self.region.as_str() {
-            "us-east-1" => String::new(),
-            region => format!(
-                "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
-                 <LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>"
-            ),
-        };
-        let made = self.ask("PUT", "", &[], body.into()).await?;
-        match (made.status, made.code.as_str()) {
-            (200, _) => Ok(true),
-            (409, "BucketAlreadyOwnedByYou" | "OperationAborted") => Ok(false),
-            (409, "BucketAlreadyExists") => Err(NotMade::Taken),
-            _ => made.expect(200).map(|_| true),
-        }
+        #[cfg(feature = "aws-sdk")]
+        return self.maker.make().await;
+        #[cfg(not(feature = "aws-sdk"))]
+        Err(NotMade::NoSdk)
     }
 
     /// Adds our rules to the bucket's, see [`rules::with_ours`]; whether any was missing.

@@ -2,59 +2,42 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use object_store::{
-    ClientOptions, CredentialProvider, RetryConfig,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, AwsCredential, AwsCredentialProvider},
+    ClientOptions, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, AwsCredentialProvider},
 };
 
-use super::environment::{CredentialSource, Keys};
+use super::environment::{CredentialSource, Keys, Resolved};
+#[cfg(feature = "aws-sdk")]
+use super::sdk::profile_credentials::ProfileCredentials;
+use crate::store::bucket::credentials::Marked;
 
 /// Metadata services drop a request now and then; beyond this, the store's own retries decide.
 const RETRIES_MAX: usize = 2;
 
-/// No credentials came about, so a request was not sent.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run with \
-     a role ({reason})"
-)]
-pub(super) struct NoCredentials {
-    reason: String,
-}
+/// What to do about it.
+const WAYS: &str =
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run with a role";
 
-/// Marks a provider's failures as [`NoCredentials`].
-#[derive(Debug)]
-struct Marked {
-    inner: AwsCredentialProvider,
-}
-
-#[async_trait]
-impl CredentialProvider for Marked {
-    type Credential = AwsCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        self.inner.get_credential().await.map_err(|error| object_store::Error::Generic {
-            store: "S3",
-            source: Box::new(NoCredentials { reason: innermost(&error) }),
-        })
-    }
-}
-
-/// The provider of `source`. Sends nothing yet.
+/// The provider of what was resolved. Sends nothing yet.
 pub(super) fn provider(
-    source: CredentialSource,
-    region: &str,
+    resolved: &Resolved,
     client: ClientOptions,
 ) -> object_store::Result<AwsCredentialProvider> {
+    #[cfg(feature = "aws-sdk")]
+    if let CredentialSource::Profile(profile) = &resolved.credentials {
+        let (region, ca_bundle) = (&resolved.region, resolved.ca_bundle.as_deref());
+        let inner = Arc::new(ProfileCredentials::new(profile, region, ca_bundle)?);
+        return Ok(Arc::new(Marked { inner, store: "S3", ways: WAYS }));
+    }
     // Only the credentials of this client are used: requests of its own it never sends.
     let builder = AmazonS3Builder::new()
         .with_bucket_name("unused")
-        .with_region(region)
+        .with_region(&resolved.region)
         .with_client_options(client)
         .with_retry(RetryConfig { max_retries: RETRIES_MAX, ..RetryConfig::default() });
-    let built = with_source(builder, source).build()?;
-    Ok(Arc::new(Marked { inner: Arc::clone(built.credentials()) }))
+    let built = with_source(builder, resolved.credentials.clone()).build()?;
+    Ok(Arc::new(Marked { inner: Arc::clone(built.credentials()), store: "S3", ways: WAYS }))
 }
 
 fn with_source(builder: AmazonS3Builder, source: CredentialSource) -> AmazonS3Builder {
@@ -84,14 +67,7 @@ fn with_source(builder: AmazonS3Builder, source: CredentialSource) -> AmazonS3Bu
         CredentialSource::Instance { metadata_endpoint } => {
             set(builder, Key::MetadataEndpoint, metadata_endpoint)
         }
+        #[cfg(feature = "aws-sdk")]
+        CredentialSource::Profile(_) => builder, // Not asked of this client.
     }
-}
-
-/// The innermost cause: the outer ones repeat it.
-fn innermost(error: &object_store::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(cause) = innermost.source() {
-        innermost = cause;
-    }
-    innermost.to_string()
 }

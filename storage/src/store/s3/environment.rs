@@ -9,9 +9,8 @@
 //! What the caller gives; then keys of the environment, keys of the profile, web identity,
 //! container, pod, and last the instance's role.
 //!
-//! # Not here
-//! Profiles that assume roles, run a process or use SSO: `aws configure export-credentials` makes
-//! keys of them.
+//! Profiles that assume roles, run a process or use SSO are left to the AWS SDK; a build without
+//! the feature `aws-sdk` refuses them: `aws configure export-credentials` makes keys of them.
 
 use std::{
     collections::BTreeMap,
@@ -21,9 +20,11 @@ use std::{
 
 use super::{S3Options, profile};
 
-/// Settings of a profile that make credentials in a way that is not supported.
-const FOREIGN_SETTINGS: [&str; 5] =
-    ["role_arn", "credential_process", "sso_session", "sso_start_url", "login_session"];
+/// Settings of a profile that make credentials in a way that only the AWS SDK knows.
+const FOREIGN_SETTINGS: [&str; 4] =
+    ["role_arn", "credential_process", "sso_session", "sso_start_url"];
+/// One that we have no part of the AWS SDK for.
+const LOGIN_SETTING: &str = "login_session";
 
 /// The environment as this module sees it.
 pub(super) struct World<'a> {
@@ -69,6 +70,20 @@ pub(super) enum CredentialSource {
     Pod { full_uri: String, token_file: String },
     /// The instance's metadata service gives them.
     Instance { metadata_endpoint: Option<String> },
+    /// The AWS SDK makes them of what a profile says.
+    #[cfg(feature = "aws-sdk")]
+    Profile(ForeignProfile),
+}
+
+/// A profile whose credentials are not keys, and the files it may be in.
+#[cfg(feature = "aws-sdk")]
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct ForeignProfile {
+    pub(super) name: String,
+    /// `None` where there is no such file.
+    pub(super) credentials: Option<PathBuf>,
+    /// Likewise.
+    pub(super) config: Option<PathBuf>,
 }
 
 /// What is wrong with the settings.
@@ -98,8 +113,8 @@ pub enum SettingsRefused {
     },
     /// A profile whose credentials are not keys.
     #[error(
-        "profile {profile:?} uses {setting}, which is not supported: set the variables that \
-         `aws configure export-credentials --profile {profile} --format env` prints"
+        "profile {profile:?} uses {setting}, which this build does not support: set the variables \
+         that `aws configure export-credentials --profile {profile} --format env` prints"
     )]
     ForeignProfile {
         /// Its name.
@@ -179,9 +194,8 @@ fn credentials(
     if let Some(source) = role(world)? {
         return Ok(source);
     }
-    let is_foreign = |setting: &&'static str| profile.settings.contains_key(*setting);
-    if let Some(setting) = FOREIGN_SETTINGS.into_iter().find(is_foreign) {
-        return Err(SettingsRefused::ForeignProfile { profile: profile.name.clone(), setting });
+    if let Some(foreign) = profile.foreign()? {
+        return Ok(foreign);
     }
     if world.is_true("AWS_EC2_METADATA_DISABLED") {
         return Err(SettingsRefused::NoCredentials);
@@ -237,6 +251,9 @@ fn keys(parts: [Option<String>; 3]) -> Result<Option<Keys>, SettingsRefused> {
 struct Profile {
     name: String,
     settings: BTreeMap<String, String>,
+    /// The credentials and the config file, where there are such.
+    #[cfg_attr(not(feature = "aws-sdk"), expect(dead_code, reason = "for the AWS SDK"))]
+    files: [Option<PathBuf>; 2],
 }
 
 impl Profile {
@@ -266,7 +283,30 @@ impl Profile {
             None if asked.is_some() => {
                 Err(SettingsRefused::NoProfile { profile: name, credentials, config })
             }
-            found => Ok(Self { name, settings: found.unwrap_or_default() }),
+            found => {
+                let there = |path: PathBuf| (world.read_file)(&path).is_ok().then_some(path);
+                let files = [there(credentials), there(config)];
+                Ok(Self { name, settings: found.unwrap_or_default(), files })
+            }
+        }
+    }
+
+    /// What makes its credentials, if that is not keys.
+    fn foreign(&self) -> Result<Option<CredentialSource>, SettingsRefused> {
+        let is_set = |setting: &&'static str| self.settings.contains_key(*setting);
+        let refused =
+            |setting| SettingsRefused::ForeignProfile { profile: self.name.clone(), setting };
+        match FOREIGN_SETTINGS.into_iter().find(is_set) {
+            None if is_set(&LOGIN_SETTING) => Err(refused(LOGIN_SETTING)),
+            None => Ok(None),
+            #[cfg(feature = "aws-sdk")]
+            Some(_) => {
+                let [credentials, config] = self.files.clone();
+                let name = self.name.clone();
+                Ok(Some(CredentialSource::Profile(ForeignProfile { name, credentials, config })))
+            }
+            #[cfg(not(feature = "aws-sdk"))]
+            Some(setting) => Err(refused(setting)),
         }
     }
 }

@@ -1,46 +1,14 @@
-//! Builds the SDK's clients: the same for all but their pools and time limits.
+//! Builds the clients of S3.
 
-use std::time::Duration;
-
-use object_store::{
-    BackoffConfig, Certificate, ClientOptions, RetryConfig,
-    aws::{AmazonS3, AmazonS3Builder, AwsCredentialProvider, Checksum, S3ConditionalPut},
+use object_store::aws::{
+    AmazonS3, AmazonS3Builder, AwsCredentialProvider, Checksum, S3ConditionalPut,
 };
 
-use super::{S3Options, answer::TypedAnswers, environment::Resolved};
-
-/// A connection that takes longer than this goes to a dead address.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Idle connections are closed by stores and balancers; ours go first.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Each class has its own connections, so that a slow one never queues before another.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum OperationClass {
-    Put,
-    Get,
-    Admin,
-}
-
-impl OperationClass {
-    /// How long one request may take with its whole body. The decorators' deadlines are shorter;
-    /// this one only frees connections that hang.
-    const fn timeout(self) -> Duration {
-        match self {
-            Self::Put | Self::Admin => Duration::from_secs(60),
-            Self::Get => Duration::from_secs(30),
-        }
-    }
-
-    const fn idle_connections_max(self) -> usize {
-        match self {
-            Self::Put => 64,
-            Self::Get => 128,
-            Self::Admin => 4,
-        }
-    }
-}
+use super::{S3Options, environment::Resolved};
+use crate::store::bucket::{
+    answer::TypedAnswers,
+    clients::{self, OperationClass},
+};
 
 /// The client of one class.
 pub(super) fn client(
@@ -49,36 +17,14 @@ pub(super) fn client(
     credentials: AwsCredentialProvider,
     class: OperationClass,
 ) -> object_store::Result<AmazonS3> {
-    let client = client_options(resolved)?
-        .with_allow_http(options.allow_http || uses_http(resolved))
-        .with_timeout(class.timeout())
-        .with_pool_max_idle_per_host(class.idle_connections_max());
+    let client = clients::options(resolved.ca_bundle.as_deref())?;
+    let client = class.client(client).with_allow_http(options.allow_http || uses_http(resolved));
     builder(options, resolved)
-        .with_retry(RetryConfig {
-            backoff: BackoffConfig::default(),
-            max_retries: 0,
-            retry_timeout: class.timeout(),
-        })
+        .with_retry(class.no_retry())
         .with_client_options(client)
         .with_credentials(credentials)
         .with_http_connector(TypedAnswers::default())
         .build()
-}
-
-/// What every client of the process has, also those that fetch credentials.
-pub(super) fn client_options(resolved: &Resolved) -> object_store::Result<ClientOptions> {
-    let mut client = ClientOptions::new()
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_timeout(OperationClass::Get.timeout())
-        .with_pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        // Throughput comes from many connections; one of HTTP/2 is a single queue.
-        .with_http1_only();
-    if let Some(pem) = &resolved.ca_bundle {
-        for certificate in Certificate::from_pem_bundle(pem.as_bytes())? {
-            client = client.with_root_certificate(certificate);
-        }
-    }
-    Ok(client)
 }
 
 /// Everything but connections and credentials. Reads no environment.
@@ -127,7 +73,7 @@ fn with_bucket(endpoint: &str, bucket: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use object_store::{ClientConfigKey, aws::AmazonS3ConfigKey as Key};
+    use object_store::aws::AmazonS3ConfigKey as Key;
 
     use super::{
         super::environment::{CredentialSource, Keys},
@@ -164,15 +110,6 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_http_1_with_limits() {
-        let client = client_options(&resolved(None)).unwrap();
-        assert_eq!(client.get_config_value(&ClientConfigKey::Http1Only).as_deref(), Some("true"));
-        for key in [ClientConfigKey::ConnectTimeout, ClientConfigKey::Timeout] {
-            assert!(client.get_config_value(&key).is_some());
-        }
-    }
-
-    #[test]
     fn the_bucket_stands_in_the_path_unless_asked_otherwise() {
         let endpoint = |virtual_hosted, endpoint| {
             let builder = builder(&options(virtual_hosted), &resolved(Some(endpoint)));
@@ -190,12 +127,5 @@ mod tests {
         assert_eq!(address(true, Some("http://s3:1")), "http://water.s3:1");
         assert_eq!(address(false, None), "https://s3.eu-north-1.amazonaws.com/water");
         assert_eq!(address(true, None), "https://water.s3.eu-north-1.amazonaws.com");
-    }
-
-    #[test]
-    fn a_bundle_that_is_no_certificate_is_refused() {
-        let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
-        let resolved = Resolved { ca_bundle: Some(broken.to_owned()), ..resolved(None) };
-        assert!(client_options(&resolved).is_err());
     }
 }

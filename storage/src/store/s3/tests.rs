@@ -5,7 +5,13 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
+use bytes::Bytes;
+
 use super::*;
+use crate::{
+    error::{Outcome, StoreCondition, StoreError},
+    store::Store,
+};
 
 /// A server that answers one request and gives its head.
 struct Server {
@@ -20,7 +26,7 @@ impl Server {
 }
 
 /// A store that answers one request with `answer`, or with nothing when it is empty.
-fn answering(answer: &'static str) -> (S3Store, Server) {
+fn answering(answer: &'static str) -> (BucketStore, Server) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let thread = std::thread::spawn(move || {
@@ -40,8 +46,8 @@ fn answering(answer: &'static str) -> (S3Store, Server) {
     (store_at(&format!("http://{address}")), Server { address, thread })
 }
 
-fn store_at(endpoint: &str) -> S3Store {
-    S3Store::new(&S3Options {
+fn store_at(endpoint: &str) -> BucketStore {
+    with_options(&S3Options {
         bucket: "water".to_owned(),
         prefix: "well".to_owned(),
         endpoint: Some(endpoint.to_owned()),
@@ -54,7 +60,7 @@ fn store_at(endpoint: &str) -> S3Store {
     .unwrap()
 }
 
-async fn put(store: &S3Store) -> Result<(), StoreError> {
+async fn put(store: &BucketStore) -> Result<(), StoreError> {
     store.put("wal/a", vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")]).await
 }
 
@@ -169,7 +175,7 @@ fn closed() -> String {
 }
 
 /// A store that knows its bucket only, in a world of `variables`.
-fn in_world(variables: &[(&str, &str)]) -> Result<S3Store, S3RefusedReason> {
+fn in_world(variables: &[(&str, &str)]) -> Result<BucketStore, S3RefusedReason> {
     let world = World {
         variable: &|name| {
             let found = variables.iter().find(|(key, _)| *key == name);
@@ -178,7 +184,7 @@ fn in_world(variables: &[(&str, &str)]) -> Result<S3Store, S3RefusedReason> {
         read_file: &|_| Err(std::io::ErrorKind::NotFound.into()),
     };
     let options = S3Options { bucket: "water".to_owned(), ..S3Options::default() };
-    S3Store::in_world(&options, &world)
+    super::in_world(&options, &world)
 }
 
 #[tokio::test]

@@ -49,6 +49,10 @@ fn source(resolved: &Resolved) -> String {
         CredentialSource::Instance { metadata_endpoint } => {
             format!("instance {}", metadata_endpoint.as_deref().unwrap_or("-"))
         }
+        #[cfg(feature = "aws-sdk")]
+        CredentialSource::Profile(profile) => {
+            format!("profile {} {:?} {:?}", profile.name, profile.credentials, profile.config)
+        }
     }
 }
 
@@ -164,9 +168,7 @@ fn what_is_not_supported_refuses_and_says_what_to_do() {
         (vec![KEYS[0]], "", "AWS_SECRET_ACCESS_KEY is not"),
         (vec![KEYS[1]], "", "AWS_ACCESS_KEY_ID is not"),
         (vec![("AWS_PROFILE", "none")], "", "neither in /home/w/.aws/credentials"),
-        (vec![], "[default]\nsso_session=s", "export-credentials --profile default"),
-        (vec![], "[default]\nrole_arn=r\nsource_profile=x", "uses role_arn"),
-        (vec![], "[default]\ncredential_process=p", "uses credential_process"),
+        (vec![], "[default]\nlogin_session=s", "export-credentials --profile default"),
         (vec![("AWS_WEB_IDENTITY_TOKEN_FILE", "/t")], "", "AWS_ROLE_ARN is not"),
         (vec![("AWS_CONTAINER_CREDENTIALS_FULL_URI", "u")], "", "TOKEN_FILE is not"),
         (vec![("AWS_EC2_METADATA_DISABLED", "true")], "", "no credentials"),
@@ -180,4 +182,28 @@ fn what_is_not_supported_refuses_and_says_what_to_do() {
     // The endpoint is then the operator's own choice.
     let chosen = [("AWS_USE_FIPS_ENDPOINT", "true"), ("AWS_ENDPOINT_URL", "https://fips")];
     assert_eq!(resolved(&chosen, &[]).endpoint.as_deref(), Some("https://fips"));
+}
+
+const FOREIGN: [(&str, &str); 3] = [
+    ("sso_session", "[default]\nsso_session=s"),
+    ("role_arn", "[default]\nrole_arn=r\nsource_profile=x"),
+    ("credential_process", "[default]\ncredential_process=p"),
+];
+
+#[cfg(feature = "aws-sdk")]
+#[test]
+fn profiles_that_make_credentials_are_left_to_the_aws_sdk() {
+    for (_, config) in FOREIGN {
+        let resolved = resolved(&[("HOME", "/home/w")], &[(CONFIG, config)]);
+        assert_eq!(source(&resolved), format!("profile default None Some({CONFIG:?})"));
+    }
+}
+
+#[cfg(not(feature = "aws-sdk"))]
+#[test]
+fn profiles_that_make_credentials_need_the_aws_sdk() {
+    for (setting, config) in FOREIGN {
+        let refusal = refused(&[("HOME", "/home/w")], &[(CONFIG, config)]);
+        assert!(refusal.contains(&format!("uses {setting}, which this build")), "{refusal}");
+    }
 }

@@ -23,25 +23,34 @@ const DELETE_BODY_BYTES_MAX: usize = 4 << 20;
 const MESSAGE_CHARS_MAX: usize = 300;
 
 /// Our code for an answer with the whole object where a range was asked for.
-pub(super) const RANGE_IGNORED: &str = "RangeIgnored";
+pub(in crate::store) const RANGE_IGNORED: &str = "RangeIgnored";
 
 /// A store said no.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("status {status} {code}: {message}")]
-pub(super) struct Refusal {
+pub(in crate::store) struct Refusal {
     /// The HTTP status; for one key of a bulk delete, the status its code stands for.
-    pub(super) status: u16,
+    pub(in crate::store) status: u16,
     /// The store's code, such as `NoSuchKey`; empty when it gave none.
-    pub(super) code: String,
+    pub(in crate::store) code: String,
     /// The store's words, shortened.
-    pub(super) message: String,
+    pub(in crate::store) message: String,
     /// Whether a bulk delete did delete other keys.
-    pub(super) partial: bool,
+    pub(in crate::store) partial: bool,
+}
+
+/// The innermost cause: the outer ones repeat it.
+pub(in crate::store) fn innermost(error: &object_store::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
 }
 
 /// Makes HTTP clients whose refusals are typed.
 #[derive(Debug, Default)]
-pub(super) struct TypedAnswers {
+pub(in crate::store) struct TypedAnswers {
     inner: ReqwestConnector,
 }
 
@@ -61,10 +70,20 @@ impl HttpConnector for TypedAnswers {
 impl HttpService for TypedClient {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let is_bulk_delete = request.uri().query() == Some("delete");
-        let is_range = request.headers().contains_key("range");
+        let range = request.headers().get("range").cloned();
+        let range = range.as_ref().and_then(|range| range.to_str().ok());
         let response = self.inner.execute(request).await?;
         let status = response.status();
-        if is_range && status.as_u16() == 200 {
+        let part = response.headers().get("content-range").and_then(|part| part.to_str().ok());
+        if range.zip(part).is_some_and(|(range, part)| is_past_end(range, part)) {
+            return Err(refused(Refusal {
+                status: 416,
+                code: "InvalidRange".to_owned(),
+                message: "the object is shorter than the range".to_owned(),
+                partial: false,
+            }));
+        }
+        if range.is_some() && status.as_u16() == 200 {
             // Before its body is read, which may be any size.
             return Err(refused(Refusal {
                 status: 200,
@@ -89,8 +108,17 @@ impl HttpService for TypedClient {
     }
 }
 
+/// Whether a part was answered of an object that ends before the range begins, as some stores do
+/// instead of refusing.
+fn is_past_end(range: &str, part: &str) -> bool {
+    let start = range.strip_prefix("bytes=").and_then(|rest| rest.split('-').next());
+    let size = part.rsplit('/').next();
+    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
+    number(start).zip(number(size)).is_some_and(|(start, size)| size <= start)
+}
+
 /// Reads at most `bytes_max`; on an error, what came before it.
-pub(super) async fn read(
+pub(in crate::store) async fn read(
     body: HttpResponseBody,
     bytes_max: usize,
 ) -> Result<Bytes, (Bytes, Option<HttpError>)> {
@@ -168,13 +196,13 @@ fn refused(refusal: Refusal) -> HttpError {
 }
 
 /// The text of the first element called `name`, unless it is nested or cut.
-pub(super) fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(in crate::store) fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     let (inner, _) = rest.split_once('<')?;
     Some(inner)
 }
 
-pub(super) fn shortened(text: &str) -> String {
+pub(in crate::store) fn shortened(text: &str) -> String {
     let printable = |c: char| if c.is_control() { ' ' } else { c };
     text.trim().chars().take(MESSAGE_CHARS_MAX).map(printable).collect()
 }
@@ -194,6 +222,15 @@ mod tests {
         assert_eq!(refusal.to_string(), "status 403 AccessDenied: no");
         assert!(failed_delete(&format!("{deleted}{denied}")).unwrap().partial);
         assert_eq!(failed_delete("<Error>").unwrap().status, 500, "unsure is indefinite");
+    }
+
+    #[test]
+    fn a_part_behind_the_end_is_noticed() {
+        assert!(is_past_end("bytes=10-10", "bytes 10-9/10"));
+        assert!(is_past_end("bytes=100-", "bytes 0-9/10"));
+        assert!(!is_past_end("bytes=9-11", "bytes 9-9/10"));
+        assert!(!is_past_end("bytes=9-11", "bytes 9-9/*"));
+        assert!(!is_past_end("bytes=-5", "bytes 5-9/10"));
     }
 
     #[test]

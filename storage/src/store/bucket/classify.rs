@@ -1,7 +1,7 @@
 //! What an SDK error says about the world. Unsure means `Indefinite` for a write.
 //!
-//! Reads types only, never the SDK's words: the causes that [`super::answer`] and
-//! [`super::credentials`] put into the chain, the SDK's transport error and its variants.
+//! Reads types only, never the SDK's words: the causes that [`super::answer`] has types for, the
+//! SDK's transport error and its variants.
 
 use object_store::{
     Error,
@@ -39,6 +39,8 @@ enum Answer<'a> {
     NoCredentials,
     /// Anything after that: time-out, reset, an answer that does not parse.
     Broken,
+    /// Of one key of a bulk delete, which the SDK itself takes apart.
+    Missing,
     /// The SDK refused before it sent anything.
     NotSent,
 }
@@ -60,6 +62,7 @@ fn classify(intent: Intent, answer: Answer<'_>) -> (Outcome, StoreCondition) {
         Answer::NotConnected => (Unavailable, StoreCondition::NoAnswer),
         Answer::NoCredentials => (Unavailable, StoreCondition::Denied),
         Answer::Broken => (unless_read(intent), StoreCondition::NoAnswer),
+        Answer::Missing => (Rejected, StoreCondition::NotFound),
         Answer::NotSent => (Rejected, StoreCondition::Other),
     }
 }
@@ -123,6 +126,7 @@ fn answer_of(error: &Error) -> Answer<'_> {
         | Error::NotImplemented { .. }
         | Error::NotSupported { .. }
         | Error::UnknownConfigurationKey { .. } => Answer::NotSent,
+        Error::NotFound { .. } => Answer::Missing,
         _ => Answer::Broken,
     })
 }
@@ -216,6 +220,13 @@ mod tests {
         let error = store_error(KEY, Intent::Write, &wrapped);
         assert_eq!((error.outcome, error.condition), (Outcome::Rejected, StoreCondition::Denied));
         assert_eq!(error.reason, "status 403 AccessDenied: ");
+    }
+
+    #[test]
+    fn a_key_that_a_bulk_delete_missed_is_not_found() {
+        let missing = Error::NotFound { path: "a".to_owned(), source: "404".into() };
+        let error = store_error(KEY, Intent::Write, &missing);
+        assert_eq!((error.outcome, error.condition), (Outcome::Rejected, StoreCondition::NotFound));
     }
 
     #[test]
