@@ -25,7 +25,7 @@ pub mod restore;
 pub mod session;
 pub mod topic;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aquifer_storage::model::{
     LeaderEpoch, Lineage, LogIndex, NodeId, Offset, ProducerId, SessionId, TopicId, TopicPartition,
@@ -34,12 +34,12 @@ use aquifer_storage::model::{
 use self::{
     command::{
         Command, CreatePartitions, CreateTopic, DeleteRecords, DeleteRecordsRejected, Entry,
-        NodeRejected, ProducerIdBlock, RegisterSession, Registered, Reply, SessionFenced,
-        TopicRejected,
+        GroupCommand, NodeRejected, ProducerIdBlock, RegisterSession, Registered, Reply,
+        SessionFenced, TopicRejected,
     },
     config::{AlterConfigs, ConfigKey, ConfigRejected, ConfigResource, Configs, Overrides},
     effect::{Effect, Pointers, Run},
-    group::{Groups, LivenessMember},
+    group::{Groups, LivenessMember, surroundings::Surroundings},
     node::Nodes,
     object::Objects,
     partition_log::{PartitionLogs, Row},
@@ -54,7 +54,7 @@ use crate::watch::{Catalog, CatalogNode, CatalogTopic, PartitionState, WINDOW_RU
 pub use self::time::{Elapsed, WallTime};
 
 /// The newest level of entries this build applies. A node stops at an entry above it.
-pub const LEVEL: u32 = 2;
+pub const LEVEL: u32 = 3;
 
 /// Rows below log starts that one entry forgets: about a millisecond's work.
 const SURPLUS_ROWS_MAX: usize = 4096;
@@ -146,7 +146,8 @@ impl MetadataState {
         let now = self.clocks.elapsed();
         self.sessions.sweep(now);
         self.topics.sweep(now);
-        let changed = self.groups.tick(now, self.clocks.wall());
+        let around = Around { topics: &self.topics, configs: &self.configs };
+        let changed = self.groups.tick(now, self.clocks.wall(), &around);
         effects.extend(changed.into_iter().map(group_changed));
     }
 
@@ -167,9 +168,8 @@ impl MetadataState {
             }
             Command::Group(command) => {
                 let (now, wall) = (self.clocks.elapsed(), self.clocks.wall());
-                let topics = &self.topics;
-                let exists = |partition| topics.has(partition);
-                let applied = self.groups.apply(command, now, wall, &exists);
+                let around = Around { topics: &self.topics, configs: &self.configs };
+                let applied = self.groups.apply(command, now, wall, &around);
                 effects.extend(applied.changed.into_iter().map(group_changed));
                 Reply::Group(applied.reply)
             }
@@ -211,6 +211,7 @@ impl MetadataState {
         effects: &mut Vec<Effect>,
     ) -> Result<TopicId, TopicRejected> {
         if self.topics.create(create)? {
+            self.groups.catalog_changed();
             effects.push(Effect::TopicChanged(create.topic));
         }
         Ok(create.topic)
@@ -228,6 +229,7 @@ impl MetadataState {
             self.release(log.rows());
         }
         self.producers.remove_topic(topic);
+        self.groups.catalog_changed();
         effects.push(Effect::TopicChanged(topic));
         effects.extend(self.groups.topic_deleted(topic).into_iter().map(group_changed));
         Ok(())
@@ -262,6 +264,7 @@ impl MetadataState {
         effects: &mut Vec<Effect>,
     ) -> Result<(), TopicRejected> {
         if self.topics.grow(create.topic, create.partitions)? {
+            self.groups.catalog_changed();
             effects.push(Effect::TopicChanged(create.topic));
         }
         Ok(())
@@ -321,6 +324,38 @@ impl MetadataState {
     }
 }
 
+/// Topics and configs as groups see them.
+struct Around<'a> {
+    topics: &'a Topics,
+    configs: &'a Configs,
+}
+
+impl Surroundings for Around<'_> {
+    fn has(&self, partition: TopicPartition) -> bool {
+        self.topics.has(partition)
+    }
+
+    fn topic(&self, name: &str) -> Option<(TopicId, u32)> {
+        self.topics.named(name).map(|topic| (topic.id, topic.partitions))
+    }
+
+    fn each_topic(&self, tell: &mut dyn FnMut(&str, TopicId)) {
+        self.topics.iter().for_each(|topic| tell(&topic.name, topic.id));
+    }
+
+    fn name_of(&self, topic: TopicId) -> Option<String> {
+        self.topics.get(topic).map(|topic| topic.name.clone())
+    }
+
+    fn partitions(&self, topic: TopicId) -> Option<u32> {
+        self.topics.get(topic).map(|topic| topic.partitions)
+    }
+
+    fn config(&self, of: &ConfigKey, name: &str) -> Option<String> {
+        self.configs.get(of)?.get(name).cloned()
+    }
+}
+
 fn listed(limit: u32) -> usize {
     limit.min(QUERY_LISTED_MAX) as usize
 }
@@ -358,7 +393,10 @@ impl MetadataState {
                     runs: self.run_by_time(*partition, *offset, *time).into_iter().collect(),
                 }))
             }
-            Query::Group(query) => Answer::Group(self.groups.query(query)),
+            Query::Group(query) => {
+                let around = Around { topics: &self.topics, configs: &self.configs };
+                Answer::Group(self.groups.query(query, &around))
+            }
             Query::Sizes { from, to, limit } => {
                 let logs = self.logs.range(*from, *to).take(listed(*limit));
                 Answer::Sizes(logs.map(|(at, log)| (at, log.record_bytes())).collect())
@@ -442,8 +480,20 @@ impl MetadataState {
     }
 
     /// Group members the leader judges the silence of.
-    pub fn group_members_for_liveness(&self) -> impl Iterator<Item = LivenessMember> {
-        self.groups.members_for_liveness()
+    pub fn group_members_for_liveness(&self) -> Vec<LivenessMember> {
+        let around = Around { topics: &self.topics, configs: &self.configs };
+        self.groups.members_for_liveness(&around).collect()
+    }
+
+    /// The commands of a round of expiry of committed offsets, at most `limit`.
+    pub fn expirable_offsets(
+        &self,
+        wall: WallTime,
+        retention: Duration,
+        limit: usize,
+    ) -> Vec<GroupCommand> {
+        let name_of = |topic| self.topics.get(topic).map(|topic| topic.name.clone());
+        self.groups.expirable((wall, retention), &name_of, limit)
     }
 
     /// The next deadline that needs a `Tick` when nothing else is proposed. What only frees memory

@@ -3,6 +3,7 @@
 
 mod checkpoints;
 pub mod cost;
+pub mod expiry;
 pub mod folder;
 pub mod followers;
 mod formation;
@@ -41,6 +42,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
     checkpoints::Checkpoints,
+    expiry::OffsetExpiry,
     folder::{FolderError, Identity},
     followers::{Follower, Followers},
     leadership::Leadership,
@@ -96,6 +98,8 @@ pub struct Tuning {
     pub hash_entries: u64,
     /// Raft's timings.
     pub timings: Timings,
+    /// Of committed offsets.
+    pub offset_expiry: OffsetExpiry,
 }
 
 /// Raft's timings, in milliseconds. A follower stands for election `max` plus `min..max` after it
@@ -134,6 +138,7 @@ impl Default for Tuning {
             entries_kept: 1_000,
             hash_entries: 16_384,
             timings: Timings::default(),
+            offset_expiry: OffsetExpiry::default(),
         }
     }
 }

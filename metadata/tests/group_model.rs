@@ -1,7 +1,7 @@
 //! Random clients against the group coordinator: whatever they do and in whatever order, the laws
 //! of a group hold, a replica restored from a snapshot answers the same, and nobody owns twice.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use aquifer_metadata::{
     codec::group::{
@@ -15,8 +15,8 @@ use aquifer_metadata::{
                 CommitOffsets, CommittedOffset, GroupAction, GroupCommand, GroupReply, Join,
                 LeavingMember, Progress, RequestId, Sync, TopicOffsets,
             },
-            query::{GroupAnswer, GroupAsk, GroupQuery},
-            types::{GenerationId, GroupRejected, JoinResult, MemberId, SyncResult},
+            query::{GroupAnswer, GroupAsk, GroupDescription, GroupQuery},
+            types::{GenerationId, GroupRejected, GroupState, JoinResult, MemberId, SyncResult},
         },
         time::{Elapsed, WallTime},
     },
@@ -54,6 +54,8 @@ enum Step {
     Delete,
     /// An operator deletes an offset.
     DeleteOffset { partition: i32 },
+    /// Offsets of any age are too old.
+    ExpireOffsets,
     /// Time passes.
     Pass(u64),
 }
@@ -72,6 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => client().prop_map(Step::Commit),
         1 => Just(Step::Delete),
         1 => (0..6_i32).prop_map(|partition| Step::DeleteOffset { partition }),
+        1 => Just(Step::ExpireOffsets),
         4 => (0..70_000_u64).prop_map(Step::Pass),
     ]
 }
@@ -139,6 +142,7 @@ impl World {
             Step::Commit(client) => self.commit(client),
             Step::Delete => self.delete(),
             Step::DeleteOffset { partition } => self.delete_offset(partition),
+            Step::ExpireOffsets => self.expire_offsets(),
             Step::Pass(millis) => self.pass(millis),
         }
     }
@@ -204,6 +208,7 @@ impl World {
             rebalance_timeout_ms: 30_000,
             protocol_type: "consumer".to_owned(),
             protocols: order.map(protocol).to_vec(),
+            limits: (client == 2).then(|| self.groups.settings()),
         };
         self.holders.insert(join.proposed_member.clone(), client);
         self.clients[client].last_join = Some(join.clone());
@@ -334,7 +339,8 @@ impl World {
 
     fn expire(&mut self, client: usize, stale: bool) {
         let Some(member) = self.clients[client].id.clone() else { return };
-        let watched = self.groups.members_for_liveness().find(|watched| watched.member == member);
+        let watched =
+            self.groups.members_for_liveness(&|_| true).find(|watched| watched.member == member);
         let Some(watched) = watched else { return };
         let before = self.groups.clone();
         let judged = if stale { watched.touched - 1 } else { watched.touched };
@@ -354,7 +360,7 @@ impl World {
             leader_epoch: None,
             metadata: String::new(),
         };
-        let before = self.ask(GroupAsk::Offsets { partitions: None });
+        let before = self.ask(GroupAsk::Offsets { partitions: None, reader: None });
         let reply = self.apply(GroupAction::CommitOffsets(CommitOffsets {
             member,
             instance: instance(client),
@@ -364,7 +370,7 @@ impl World {
         if reply == GroupReply::CommitOffsets(Ok(Vec::new())) {
             assert_eq!(generation.value(), self.generation, "an old generation committed");
         } else {
-            assert_eq!(before, self.ask(GroupAsk::Offsets { partitions: None }));
+            assert_eq!(before, self.ask(GroupAsk::Offsets { partitions: None, reader: None }));
         }
     }
 
@@ -374,16 +380,17 @@ impl World {
             GroupAnswer::Described(found) => found,
             other => panic!("{other:?}"),
         };
-        if known.as_ref().is_some_and(|group| group.members.is_empty()) {
-            // What comes next is another group of the same name.
-            self.generation = 0;
-            self.leaders.clear();
-            self.assigned.clear();
+        // A rebalance that waits for ids that were given out goes on when nobody is left in it: the
+        // group is not empty then, as in Kafka.
+        let is_empty = |group: &GroupDescription| group.state == GroupState::Empty;
+        if known.as_ref().is_some_and(is_empty) {
+            self.begin_again();
         }
         let reply = self.apply(GroupAction::Delete);
         match known {
             None => assert_eq!(reply, GroupReply::Deleted(Err(GroupRejected::UnknownGroup))),
-            Some(group) if group.members.is_empty() => {
+            Some(group) if is_empty(&group) => {
+                assert!(group.members.is_empty());
                 assert_eq!(reply, GroupReply::Deleted(Ok(())));
                 assert_eq!(self.ask(GroupAsk::Describe), GroupAnswer::Described(None));
             }
@@ -394,15 +401,51 @@ impl World {
         }
     }
 
+    /// What comes next is another group of the same name.
+    fn begin_again(&mut self) {
+        self.generation = 0;
+        self.leaders.clear();
+        self.assigned.clear();
+        // What a client knows of the old generations would be taken for the new ones' word.
+        for client in &mut self.clients {
+            let (id, last_join) = (client.id.take(), client.last_join.take());
+            *client = Client { id, last_join, ..Client::default() };
+        }
+    }
+
+    fn expire_offsets(&mut self) {
+        let name_of = |_| Some("t".to_owned());
+        let age = (WallTime::from_millis(9), Duration::ZERO);
+        let Some(command) = self.groups.expirable(age, &name_of, 1).pop() else { return };
+        let known = match self.ask(GroupAsk::Describe) {
+            GroupAnswer::Described(found) => found.expect("something of it is too old"),
+            other => panic!("{other:?}"),
+        };
+        if known.state == GroupState::Empty {
+            self.begin_again(); // Unless an id is out, in which case the generation is kept.
+        }
+        assert_eq!(self.apply(command.action), GroupReply::Done);
+        if known.state == GroupState::Empty {
+            self.generation = self.generation_now();
+            assert_eq!(
+                self.ask(GroupAsk::Offsets { partitions: None, reader: None }),
+                GroupAnswer::Offsets(Ok(Vec::new()))
+            );
+        } else {
+            let now = self.ask(GroupAsk::Describe);
+            assert_eq!(now, GroupAnswer::Described(Some(known)), "members go on as they were");
+        }
+    }
+
     /// Members of this model say nothing that is a subscription: only an empty group lets go.
     fn delete_offset(&mut self, index: i32) {
         let topic = TopicId::from_bytes([1; 16]);
         let partitions = vec![PartitionIndex::new(index)];
         let topics = vec![TopicOffsets { topic, name: "t".to_owned(), partitions }];
-        let before = self.ask(GroupAsk::Offsets { partitions: None });
+        let before = self.ask(GroupAsk::Offsets { partitions: None, reader: None });
         let reply = self.apply(GroupAction::DeleteOffsets { topics });
         if reply != GroupReply::OffsetsDeleted(Ok(vec![false])) {
-            assert_eq!(before, self.ask(GroupAsk::Offsets { partitions: None }));
+            assert_eq!(before, self.ask(GroupAsk::Offsets { partitions: None, reader: None }));
         }
     }
 
@@ -410,15 +453,15 @@ impl World {
         self.now_ms += millis;
         let now = Elapsed::from_millis(self.now_ms);
         let mut replica = self.replica();
-        let changed = self.groups.tick(now, WallTime::from_millis(9));
-        assert_eq!(replica.tick(now, WallTime::from_millis(9)), changed);
+        let changed = self.groups.tick(now, WallTime::from_millis(9), &|_| true);
+        assert_eq!(replica.tick(now, WallTime::from_millis(9), &|_| true), changed);
         assert_eq!(replica, self.groups);
         assert!(self.groups.next_deadline().is_none_or(|deadline| deadline > now));
         self.check();
     }
 
     fn ask(&self, ask: GroupAsk) -> GroupAnswer {
-        self.groups.query(&GroupQuery { group: GROUP.to_owned(), ask })
+        self.groups.query(&GroupQuery { group: GROUP.to_owned(), ask }, &|_| true)
     }
 
     /// Every client follows the protocol until nothing is pending: the group must settle.

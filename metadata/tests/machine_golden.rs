@@ -17,7 +17,10 @@ use aquifer_metadata::{
             ConfigAction, ConfigChange, ConfigKey, ConfigKind, ConfigOp, ConfigOrder,
             ConfigResource, ListChange, Overrides,
         },
-        group::command::{CommitOffsets, CommittedOffset, GroupAction, GroupCommand, TopicOffsets},
+        group::command::{
+            CommitOffsets, CommittedOffset, GroupAction, GroupCommand, GroupReply, TopicOffsets,
+        },
+        group::consumer::{AssignedTopic, MemberEpoch, command::ConsumerHeartbeat},
         group::types::MemberId,
     },
 };
@@ -305,4 +308,92 @@ fn a_snapshot_of_version_2_with_configs_reads_and_writes_as_ever() {
     assert_eq!(encode_snapshot(&restored), kept);
     assert_eq!(bytes, kept);
     assert_eq!(restored.catalog(), state.catalog());
+}
+
+fn heartbeat(heartbeat: ConsumerHeartbeat) -> Command {
+    let action = GroupAction::ConsumerHeartbeat(Box::new(heartbeat));
+    Command::Group(GroupCommand { group: "readers".into(), action })
+}
+
+/// Two members join, one with everything a heartbeat can say; the first is told to give up
+/// partitions, and the topic that an expression stands for grows.
+fn entry_of_consumers() -> Entry {
+    let joins = |id: &str| ConsumerHeartbeat {
+        member: MemberId::new(id),
+        epoch: MemberEpoch::JOINS,
+        instance: None,
+        rack: None,
+        client_id: "client".into(),
+        client_host: "/127.0.0.1".into(),
+        rebalance_timeout_ms: Some(60_000),
+        subscribed: Some(vec!["orders".into(), "none".into()]),
+        regex: None,
+        assignor: None,
+        owned: Some(vec![]),
+    };
+    let rich = ConsumerHeartbeat {
+        instance: Some("i".into()),
+        rack: Some("zone-a".into()),
+        subscribed: Some(vec![]),
+        regex: Some("ord.*".into()),
+        assignor: Some("range".into()),
+        ..joins("a")
+    };
+    let goes_on = ConsumerHeartbeat {
+        epoch: MemberEpoch::new(2),
+        instance: Some("i".into()),
+        rebalance_timeout_ms: None,
+        subscribed: None,
+        owned: Some(vec![AssignedTopic {
+            topic: TopicId::from_bytes(*b"0123456789abcdef"),
+            partitions: (0..3).map(PartitionIndex::new).collect(),
+        }]),
+        ..joins("a")
+    };
+    let away = ConsumerHeartbeat {
+        epoch: MemberEpoch::LEAVES_FOR_A_WHILE,
+        instance: Some("j".into()),
+        ..joins("c")
+    };
+    let commands = vec![
+        heartbeat(rich),
+        heartbeat(ConsumerHeartbeat { instance: Some("j".into()), ..joins("c") }),
+        heartbeat(joins("b")),
+        heartbeat(goes_on),
+        heartbeat(away),
+        Command::CreatePartitions(CreatePartitions {
+            topic: TopicId::from_bytes(*b"0123456789abcdef"),
+            partitions: 4,
+        }),
+    ];
+    let stamp = Stamp { boot: 0xb007, mono_ms: 2000, wall_ms: 1_790_000_001_500 };
+    Entry { stamp, min_level: 3, commands }
+}
+
+#[test]
+fn an_entry_of_version_3_with_heartbeats_reads_and_writes_as_ever() {
+    let entry = entry_of_consumers();
+    let bytes = encode_entry(&entry);
+    let kept = golden("entry-v3-consumers.bin", &bytes);
+    let levels: Vec<u32> = entry.commands.iter().map(Command::level).collect();
+    assert_eq!(levels, [3, 3, 3, 3, 3, 2], "builds before must stop at what they do not know");
+    assert_eq!(decode_entry(&kept), Ok(entry));
+    assert_eq!(bytes, kept);
+}
+
+#[test]
+fn a_snapshot_of_version_3_with_a_consumer_group_reads_and_writes_as_ever() {
+    let mut state = state();
+    let applied = state.apply(LogIndex::new(42), 5, &entry_of_consumers());
+    let taken = |reply: &Reply| {
+        matches!(reply, Reply::Group(GroupReply::ConsumerHeartbeat(Ok(_))))
+            || matches!(reply, Reply::PartitionsCreated(Ok(())))
+    };
+    assert!(applied.replies.iter().all(taken), "{:?}", applied.replies);
+    let bytes = encode_snapshot(&state);
+    let kept = golden("snapshot-v3-consumers.bin", &bytes);
+    let restored = decode_snapshot(&kept).unwrap();
+    assert_eq!(restored.state_hash(), state.state_hash());
+    assert_eq!(encode_snapshot(&restored), kept);
+    assert_eq!(bytes, kept);
 }

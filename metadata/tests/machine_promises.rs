@@ -154,6 +154,7 @@ fn join(number: u64) -> Command {
         rebalance_timeout_ms: 60_000,
         protocol_type: "consumer".into(),
         protocols: vec![("range".into(), bytes::Bytes::from_static(b"topics"))],
+        limits: None,
     };
     let action = GroupAction::Join(join);
     Command::Group(GroupCommand { group: "joiners".into(), action })

@@ -8,11 +8,17 @@ use aquifer_metadata::codec::{decode_snapshot, encode_snapshot};
 use aquifer_metadata::machine::{
     Genesis, MetadataState,
     command::{
-        BatchOutcome, BatchRejected, Command, CommitPart, CommitReply, CreateTopic, Entry,
-        HostPort, PartBatch, PartExtent, PartProducer, RegisterSession, Reply, Stamp,
-        TopicRejected,
+        AlterConfigs, BatchOutcome, BatchRejected, Command, CommitPart, CommitReply,
+        CreatePartitions, CreateTopic, Entry, HostPort, PartBatch, PartExtent, PartProducer,
+        RegisterSession, Reply, Stamp, TopicRejected,
     },
+    config::{ConfigChange, ConfigKey, ConfigKind, ConfigResource, Overrides},
     effect::Effect,
+    group::{
+        command::{GroupAction, GroupCommand, GroupReply},
+        consumer::{AssignedTopic, MemberEpoch, command::ConsumerHeartbeat},
+        types::MemberId,
+    },
     invariants,
     topic::PARTITIONS_MAX,
 };
@@ -299,4 +305,77 @@ fn malformed_parts_that_slipped_through_are_refused_and_not_a_panic() {
     bad.extents[2].partition.partition = PartitionIndex::new(-1);
     let outcomes = node.commit(bad);
     assert!(outcomes.iter().all(|outcome| matches!(outcome, BatchOutcome::Rejected(_))));
+}
+
+/// A consumer of "a.*": its epoch, how many partitions it is told of, and when it is to come again.
+fn consumer(node: &mut Node, epoch: i32, owned: Option<u8>) -> (i32, Option<usize>, u32) {
+    let joins = epoch == 0;
+    let held = owned.map(|number| {
+        let partitions = vec![PartitionIndex::new(0)];
+        vec![AssignedTopic { topic: topic(number), partitions }]
+    });
+    let heartbeat = ConsumerHeartbeat {
+        member: MemberId::new("m"),
+        epoch: MemberEpoch::new(epoch),
+        instance: None,
+        rack: None,
+        client_id: String::new(),
+        client_host: String::new(),
+        rebalance_timeout_ms: joins.then_some(60_000),
+        subscribed: None,
+        regex: joins.then(|| "a.*".into()),
+        assignor: None,
+        owned: if joins { Some(Vec::new()) } else { held },
+    };
+    let action = GroupAction::ConsumerHeartbeat(Box::new(heartbeat));
+    let command = GroupCommand { group: "readers".into(), action };
+    match node.reply(Command::Group(command)) {
+        Reply::Group(GroupReply::ConsumerHeartbeat(Ok(answer))) => {
+            let told = answer
+                .assignment
+                .map(|topics| topics.iter().map(|topic| topic.partitions.len()).sum::<usize>());
+            (answer.epoch.value(), told, answer.heartbeat_interval_ms)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_consumer_hears_at_its_next_heartbeat_of_topics_that_come_grow_and_go() {
+    let mut node = Node::new();
+    node.create(1, "a1", 1).unwrap();
+    assert_eq!(consumer(&mut node, 0, None), (2, Some(1), 5_000));
+    node.create(2, "a2", 1).unwrap();
+    assert_eq!(consumer(&mut node, 2, None), (3, Some(2), 5_000));
+    let grow = CreatePartitions { topic: topic(1), partitions: 2 };
+    node.reply(Command::CreatePartitions(grow));
+    assert_eq!(consumer(&mut node, 3, None), (4, Some(3), 5_000));
+    let mut node = Node(decode_snapshot(&encode_snapshot(&node.0)).unwrap());
+    node.delete(1).unwrap();
+    // Told to give up what is gone, it says what it still has.
+    assert_eq!(consumer(&mut node, 4, None), (4, Some(1), 200));
+    assert_eq!(consumer(&mut node, 4, Some(2)), (5, None, 5_000));
+}
+
+#[test]
+fn a_groups_own_config_goes_before_the_clusters() {
+    let mut node = Node::new();
+    node.create(1, "a1", 1).unwrap();
+    let set = |node: &mut Node, kind, name: &str, config: &str, value: &str| {
+        let key = ConfigKey { kind, name: name.into() };
+        let change = ConfigChange::Replace(Overrides::from([(config.into(), value.into())]));
+        let resource = ConfigResource::Other(key);
+        let alter = AlterConfigs { resource, change, orders: Vec::new() };
+        assert_eq!(node.reply(Command::AlterConfigs(alter)), Reply::ConfigsAltered(Ok(())));
+    };
+    let name = "group.consumer.heartbeat.interval.ms";
+    set(&mut node, ConfigKind::Broker, "", name, "7000");
+    assert_eq!(consumer(&mut node, 0, None), (2, Some(1), 7_000));
+    let name = "consumer.heartbeat.interval.ms";
+    set(&mut node, ConfigKind::Group, "readers", name, "6000");
+    assert_eq!(consumer(&mut node, 2, None), (2, None, 6_000));
+    let name = "consumer.session.timeout.ms";
+    set(&mut node, ConfigKind::Group, "readers", name, "50000");
+    let watched = node.0.group_members_for_liveness();
+    assert_eq!(watched[0].session_timeout_ms, 50_000);
 }

@@ -8,7 +8,7 @@ use super::{CodecError, narrow, topic_from_proto, topic_to_proto};
 use crate::{
     machine::{
         command::NodeRejected,
-        group::types::GroupState,
+        group::types::{GroupKind, GroupState},
         query::{ActiveProducer, GroupListed},
     },
     proto::{self, node_outcome::Kind as NodeKind},
@@ -105,6 +105,7 @@ pub(super) fn groups_to_proto(groups: &[GroupListed]) -> proto::GroupsAnswer {
         group: listed.group.clone(),
         state: state_to_proto(listed.state).into(),
         protocol_type: listed.protocol_type.clone(),
+        is_consumer: listed.kind == GroupKind::Consumer,
     };
     proto::GroupsAnswer { groups: groups.iter().map(one).collect() }
 }
@@ -114,7 +115,8 @@ pub(super) fn groups_from_proto(
 ) -> Result<Vec<GroupListed>, CodecError> {
     let one = |listed: proto::GroupListed| {
         let (state, protocol_type) = (state_from_proto(listed.state)?, listed.protocol_type);
-        Ok(GroupListed { group: listed.group, state, protocol_type })
+        let kind = if listed.is_consumer { GroupKind::Consumer } else { GroupKind::Classic };
+        Ok(GroupListed { group: listed.group, state, protocol_type, kind })
     };
     answer.groups.into_iter().map(one).collect()
 }
@@ -126,6 +128,8 @@ pub(super) fn state_to_proto(state: GroupState) -> proto::GroupStateName {
         GroupState::PreparingRebalance => Name::GroupStatePreparingRebalance,
         GroupState::CompletingRebalance => Name::GroupStateCompletingRebalance,
         GroupState::Stable => Name::GroupStateStable,
+        GroupState::Assigning => Name::GroupStateAssigning,
+        GroupState::Reconciling => Name::GroupStateReconciling,
     }
 }
 
@@ -136,6 +140,8 @@ pub(super) fn state_from_proto(state: i32) -> Result<GroupState, CodecError> {
         Ok(Name::GroupStatePreparingRebalance) => GroupState::PreparingRebalance,
         Ok(Name::GroupStateCompletingRebalance) => GroupState::CompletingRebalance,
         Ok(Name::GroupStateStable) => GroupState::Stable,
+        Ok(Name::GroupStateAssigning) => GroupState::Assigning,
+        Ok(Name::GroupStateReconciling) => GroupState::Reconciling,
         Ok(Name::GroupStateUnspecified) | Err(_) => {
             return Err(CodecError::Missing("group state"));
         }

@@ -1,6 +1,8 @@
-//! Messages of classic groups. The snapshot is in [`snapshot`].
+//! Messages of groups. The snapshot is in [`snapshot`].
 
 mod administration;
+mod consumer;
+mod consumer_snapshot;
 mod snapshot;
 
 use aquifer_storage::model::{LeaderEpoch, PartitionIndex, SessionId, TopicPartition};
@@ -10,11 +12,12 @@ pub use self::snapshot::{groups_from_proto, groups_to_proto};
 use super::{CodecError, offset, topic_from_proto, topic_to_proto};
 use crate::{
     machine::group::{
+        GroupSettings,
         command::{
             CommitOffsets, CommittedOffset, GroupAction, GroupCommand, GroupReply, Join,
             LeavingMember, PartitionIndexError, Progress, RequestId, Sync,
         },
-        query::{GroupAnswer, GroupAsk, GroupQuery},
+        query::{GroupAnswer, GroupAsk, GroupQuery, OffsetReader},
         types::{GenerationId, GroupRejected, JoinResult, JoinedMember, MemberId, SyncResult},
     },
     proto,
@@ -56,6 +59,14 @@ pub fn command_to_proto(command: &GroupCommand) -> proto::GroupCommand {
         GroupAction::DeleteOffsets { topics } => {
             ActionKind::DeleteOffsets(administration::delete_offsets_to_proto(topics))
         }
+        GroupAction::ConsumerHeartbeat(heartbeat) => {
+            ActionKind::ConsumerHeartbeat(consumer::heartbeat_to_proto(heartbeat))
+        }
+        GroupAction::ExpireOffsets { topics, retention_ms } => {
+            let offsets = Some(administration::delete_offsets_to_proto(topics));
+            let retention_ms = *retention_ms;
+            ActionKind::ExpireOffsets(proto::GroupExpireOffsets { offsets, retention_ms })
+        }
     };
     proto::GroupCommand { group: command.group.clone(), action: Some(action) }
 }
@@ -83,6 +94,13 @@ pub fn command_from_proto(command: proto::GroupCommand) -> Result<GroupCommand, 
         ActionKind::DeleteOffsets(delete) => GroupAction::DeleteOffsets {
             topics: administration::delete_offsets_from_proto(delete)?,
         },
+        ActionKind::ConsumerHeartbeat(heartbeat) => {
+            GroupAction::ConsumerHeartbeat(Box::new(consumer::heartbeat_from_proto(heartbeat)?))
+        }
+        ActionKind::ExpireOffsets(expire) => GroupAction::ExpireOffsets {
+            topics: administration::delete_offsets_from_proto(expire.offsets.unwrap_or_default())?,
+            retention_ms: expire.retention_ms,
+        },
     };
     Ok(GroupCommand { group: command.group, action })
 }
@@ -107,6 +125,9 @@ pub fn reply_to_proto(reply: &GroupReply) -> proto::GroupReply {
                 subscribed: result.as_ref().ok().cloned().unwrap_or_default(),
                 rejected: result.as_ref().err().map(rejected_to_proto),
             })
+        }
+        GroupReply::ConsumerHeartbeat(result) => {
+            ReplyKind::ConsumerHeartbeat(consumer::outcome_to_proto(Some(result)))
         }
     };
     proto::GroupReply { reply: Some(reply) }
@@ -134,6 +155,10 @@ pub fn reply_from_proto(reply: proto::GroupReply) -> Result<GroupReply, CodecErr
             Some(rejected) => Err(rejected_from_proto(rejected)?),
             None => Ok(outcome.subscribed),
         }),
+        ReplyKind::ConsumerHeartbeat(outcome) => {
+            let result = consumer::outcome_from_proto(outcome)?;
+            GroupReply::ConsumerHeartbeat(result.ok_or(CodecError::Missing("heartbeat's outcome"))?)
+        }
     })
 }
 
@@ -148,9 +173,13 @@ pub fn query_to_proto(query: &GroupQuery) -> proto::GroupQuery {
             member: text(member),
             generation: generation.value(),
         }),
-        GroupAsk::Offsets { partitions } => AskKind::Offsets(proto::GroupAskOffsets {
+        GroupAsk::Offsets { partitions, reader } => AskKind::Offsets(proto::GroupAskOffsets {
             all: partitions.is_none(),
             partitions: partitions.iter().flatten().map(partition_to_proto).collect(),
+            reader: reader.as_ref().map(|reader| proto::GroupOffsetReader {
+                member: text(&reader.member),
+                epoch: reader.epoch,
+            }),
         }),
         GroupAsk::Heartbeat { member, instance, generation } => {
             AskKind::Heartbeat(proto::GroupAskHeartbeat {
@@ -160,6 +189,10 @@ pub fn query_to_proto(query: &GroupQuery) -> proto::GroupQuery {
             })
         }
         GroupAsk::Describe => AskKind::Describe(proto::GroupDone {}),
+        GroupAsk::ConsumerHeartbeat(heartbeat) => {
+            AskKind::ConsumerHeartbeat(consumer::heartbeat_to_proto(heartbeat))
+        }
+        GroupAsk::ConsumerDescribe => AskKind::ConsumerDescribe(proto::GroupDone {}),
     };
     proto::GroupQuery { group: query.group.clone(), ask: Some(ask) }
 }
@@ -175,10 +208,14 @@ pub fn query_from_proto(query: proto::GroupQuery) -> Result<GroupQuery, CodecErr
             member: MemberId::new(ask.member),
             generation: GenerationId::new(ask.generation),
         },
-        AskKind::Offsets(ask) if ask.all => GroupAsk::Offsets { partitions: None },
         AskKind::Offsets(ask) => {
             let partitions = ask.partitions.into_iter().map(|one| partition_from_proto(Some(one)));
-            GroupAsk::Offsets { partitions: Some(partitions.collect::<Result<_, _>>()?) }
+            let partitions = partitions.collect::<Result<_, _>>()?;
+            let reader = ask.reader.map(|reader| OffsetReader {
+                member: MemberId::new(reader.member),
+                epoch: reader.epoch,
+            });
+            GroupAsk::Offsets { partitions: (!ask.all).then_some(partitions), reader }
         }
         AskKind::Heartbeat(ask) => GroupAsk::Heartbeat {
             member: MemberId::new(ask.member),
@@ -186,6 +223,10 @@ pub fn query_from_proto(query: proto::GroupQuery) -> Result<GroupQuery, CodecErr
             generation: GenerationId::new(ask.generation),
         },
         AskKind::Describe(proto::GroupDone {}) => GroupAsk::Describe,
+        AskKind::ConsumerHeartbeat(heartbeat) => {
+            GroupAsk::ConsumerHeartbeat(Box::new(consumer::heartbeat_from_proto(heartbeat)?))
+        }
+        AskKind::ConsumerDescribe(proto::GroupDone {}) => GroupAsk::ConsumerDescribe,
     };
     Ok(GroupQuery { group: query.group, ask })
 }
@@ -195,13 +236,22 @@ pub fn answer_to_proto(answer: &GroupAnswer) -> proto::GroupAnswer {
     let answer = match answer {
         GroupAnswer::Join(answer) => AnswerKind::Join(join_answer_to_proto(answer)),
         GroupAnswer::Sync(answer) => AnswerKind::Sync(sync_answer_to_proto(answer)),
-        GroupAnswer::Offsets(offsets) => {
-            AnswerKind::Offsets(proto::GroupOffsets { offsets: offsets_to_proto(offsets) })
-        }
+        GroupAnswer::Offsets(result) => AnswerKind::Offsets(proto::GroupOffsets {
+            offsets: result.as_ref().map_or(Vec::new(), |offsets| offsets_to_proto(offsets)),
+            rejected: result.as_ref().err().map(rejected_to_proto),
+        }),
         GroupAnswer::Heartbeat(result) => AnswerKind::Heartbeat(check_to_proto(result)),
         GroupAnswer::Described(found) => AnswerKind::Described(proto::GroupDescribed {
             found: found.as_ref().map(administration::description_to_proto),
         }),
+        GroupAnswer::ConsumerHeartbeat(result) => {
+            AnswerKind::ConsumerHeartbeat(consumer::outcome_to_proto(result.as_ref()))
+        }
+        GroupAnswer::ConsumerDescribed(found) => {
+            AnswerKind::ConsumerDescribed(proto::ConsumerDescribed {
+                found: found.as_ref().map(consumer::description_to_proto),
+            })
+        }
     };
     proto::GroupAnswer { answer: Some(answer) }
 }
@@ -211,11 +261,21 @@ pub fn answer_from_proto(answer: proto::GroupAnswer) -> Result<GroupAnswer, Code
     Ok(match answer.answer.ok_or(CodecError::Missing("group answer"))? {
         AnswerKind::Join(outcome) => GroupAnswer::Join(join_answer_from_proto(outcome)?),
         AnswerKind::Sync(outcome) => GroupAnswer::Sync(sync_answer_from_proto(outcome)?),
-        AnswerKind::Offsets(offsets) => GroupAnswer::Offsets(offsets_from_proto(offsets.offsets)?),
+        AnswerKind::Offsets(offsets) => GroupAnswer::Offsets(match offsets.rejected {
+            Some(rejected) => Err(rejected_from_proto(rejected)?),
+            None => Ok(offsets_from_proto(offsets.offsets)?),
+        }),
         AnswerKind::Heartbeat(outcome) => GroupAnswer::Heartbeat(check_from_proto(outcome)?),
         AnswerKind::Described(answer) => {
             let found = answer.found.map(administration::description_from_proto).transpose()?;
             GroupAnswer::Described(found)
+        }
+        AnswerKind::ConsumerHeartbeat(outcome) => {
+            GroupAnswer::ConsumerHeartbeat(consumer::outcome_from_proto(outcome)?)
+        }
+        AnswerKind::ConsumerDescribed(answer) => {
+            let found = answer.found.map(consumer::description_from_proto).transpose()?;
+            GroupAnswer::ConsumerDescribed(found)
         }
     })
 }
@@ -233,6 +293,10 @@ fn join_to_proto(join: &Join) -> proto::GroupJoin {
         rebalance_timeout_ms: join.rebalance_timeout_ms,
         protocol_type: join.protocol_type.clone(),
         protocols: protocols_to_proto(&join.protocols),
+        limits: join.limits.map(|limits| proto::GroupLimits {
+            initial_rebalance_delay_ms: limits.initial_rebalance_delay_ms,
+            max_size: limits.max_size,
+        }),
     }
 }
 
@@ -249,6 +313,10 @@ fn join_from_proto(join: proto::GroupJoin) -> Result<Join, CodecError> {
         rebalance_timeout_ms: join.rebalance_timeout_ms,
         protocol_type: join.protocol_type,
         protocols: protocols_from_proto(join.protocols),
+        limits: join.limits.map(|limits| GroupSettings {
+            initial_rebalance_delay_ms: limits.initial_rebalance_delay_ms,
+            max_size: limits.max_size,
+        }),
     })
 }
 
@@ -403,6 +471,12 @@ fn rejected_to_proto(rejected: &GroupRejected) -> proto::GroupRejection {
         GroupRejected::GroupFull => Rejection::GroupFull,
         GroupRejected::InvalidSessionTimeout => Rejection::InvalidSessionTimeout,
         GroupRejected::NonEmpty => Rejection::NonEmpty,
+        GroupRejected::FencedMemberEpoch => Rejection::FencedMemberEpoch,
+        GroupRejected::StaleMemberEpoch => Rejection::StaleMemberEpoch,
+        GroupRejected::UnreleasedInstance => Rejection::UnreleasedInstance,
+        GroupRejected::UnsupportedAssignor => Rejection::UnsupportedAssignor,
+        GroupRejected::InvalidRegex => Rejection::InvalidRegex,
+        GroupRejected::InvalidRequest => Rejection::InvalidRequest,
     };
     let member = match rejected {
         GroupRejected::MemberIdRequired(member) => text(member),
@@ -426,6 +500,12 @@ fn rejected_from_proto(rejected: proto::GroupRejection) -> Result<GroupRejected,
         Rejection::GroupFull => GroupRejected::GroupFull,
         Rejection::InvalidSessionTimeout => GroupRejected::InvalidSessionTimeout,
         Rejection::NonEmpty => GroupRejected::NonEmpty,
+        Rejection::FencedMemberEpoch => GroupRejected::FencedMemberEpoch,
+        Rejection::StaleMemberEpoch => GroupRejected::StaleMemberEpoch,
+        Rejection::UnreleasedInstance => GroupRejected::UnreleasedInstance,
+        Rejection::UnsupportedAssignor => GroupRejected::UnsupportedAssignor,
+        Rejection::InvalidRegex => GroupRejected::InvalidRegex,
+        Rejection::InvalidRequest => GroupRejected::InvalidRequest,
     })
 }
 

@@ -199,6 +199,9 @@ fn read_row(state: &mut MetadataState, tag: u32, bytes: &[u8]) -> Result<(), Cod
 
 /// The first level of builds that know every row of this snapshot.
 fn level(state: &MetadataState) -> u32 {
+    if state.groups.has_consumers() || state.groups.has_own_limits() {
+        return 3;
+    }
     // Rows below a log start are forgotten by and by, which builds of level 1 would not do.
     let is_deleted = state.logs.iter().any(|(_, log)| Offset::ZERO < log.log_start());
     if state.configs.is_empty() && !is_deleted { 1 } else { 2 }
@@ -209,7 +212,7 @@ fn header_to_proto(state: &MetadataState) -> proto::SnapshotHeader {
     // Counted by builds of level 1, which would give an id twice.
     let has_gaps = usize::try_from(last_node.value()) != Ok(state.nodes.iter().count());
     proto::SnapshotHeader {
-        min_level: if has_gaps { 2 } else { level(state) },
+        min_level: level(state).max(if has_gaps { 2 } else { 1 }),
         cluster_id: state.genesis.cluster_id.clone(),
         lineage: Some(lineage_to_proto(state.genesis.lineage)),
         index: state.index.value(),

@@ -13,7 +13,7 @@ use aquifer_storage::model::{
 
 pub use super::{
     config::{AlterConfigs, ConfigRejected},
-    group::command::{GroupAction, GroupCommand, GroupReply},
+    group::command::{GroupAction, GroupCommand, GroupReply, Join},
 };
 
 /// The two clocks of the proposing leader, from which apply derives [`super::Elapsed`] and
@@ -118,11 +118,14 @@ impl Command {
             | Self::AlterConfigs(_) => 2,
             Self::Group(command) => match command.action {
                 GroupAction::Delete | GroupAction::DeleteOffsets { .. } => 2,
+                GroupAction::Join(Join { limits: Some(_), .. })
+                | GroupAction::ExpireOffsets { .. } => 3,
                 GroupAction::Join(_)
                 | GroupAction::Sync(_)
                 | GroupAction::Leave { .. }
                 | GroupAction::CommitOffsets(_)
                 | GroupAction::ExpireMember { .. } => 1,
+                GroupAction::ConsumerHeartbeat(_) => 3,
             },
             Self::RegisterSession(_)
             | Self::FenceSession { .. }

@@ -1,10 +1,11 @@
-//! The classic group coordinator: a pure aggregate, the only writer of groups and their committed
+//! The group coordinator: a pure aggregate, the only writer of groups and their committed
 //! offsets.
 //!
 //! Joining and syncing never wait here. Their reply says "pending" and names the group's version;
 //! the agent waits until the version passes that and asks again, of whichever leader there is.
 //! Heartbeats change nothing and are not replicated: the leader answers them as a query, and
-//! proposes to expire who is silent, naming the touch it judged.
+//! proposes to expire who is silent, naming the touch it judged. Groups of the consumer protocol
+//! are in [`consumer`].
 //!
 //! # Invariants
 //! - Generations of a group grow until it is deleted; a generation has one leader, one protocol and
@@ -13,33 +14,40 @@
 //! - Deadlines are elapsed time and data: nothing happens between two commands or ticks.
 //!
 //! # Not here
-//! Kafka's error codes and versions (the agent), member liveness (the leader), expiry of offsets.
+//! Kafka's error codes and versions (the agent), member liveness and when a round of expiry is due
+//! (the leader).
 
 use std::{
     ops::{Bound, RangeInclusive},
     sync::Arc,
+    time::Duration,
 };
 
-use aquifer_storage::model::{TopicId, TopicPartition};
+use aquifer_storage::model::TopicId;
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 
 use self::{
     administration::refuse_absent,
-    command::{GroupAction, GroupCommand, GroupReply},
+    command::{GroupAction, GroupCommand, GroupReply, Join, Progress},
+    consumer::{heartbeat::Context, settings},
     query::{GroupAnswer, GroupAsk, GroupListed, GroupQuery},
-    state::{Group, Moment},
+    state::{Group, Moment, Phase},
+    surroundings::Surroundings,
     types::{GroupRejected, MemberId},
 };
 use super::time::{Elapsed, WallTime};
 
 mod administration;
 pub mod command;
+pub mod consumer;
+mod expiry;
 mod invariants;
 mod membership;
 mod offsets;
 pub mod query;
 mod rebalance;
 pub(crate) mod state;
+pub mod surroundings;
 pub mod types;
 
 #[cfg(test)]
@@ -70,12 +78,16 @@ impl Default for GroupSettings {
     }
 }
 
-/// All classic groups. Cloning is O(1).
+/// All groups. Cloning is O(1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Groups {
     settings: GroupSettings,
     /// Versions, touches and joins of all groups are numbered by one counter.
     counter: u64,
+    /// Counts changes of topics since there are consumer groups.
+    catalog: u64,
+    /// How many those are.
+    consumers: usize,
     groups: Map<Arc<str>, Arc<Group>>,
     /// Each group's first deadline.
     deadlines: Set<(Elapsed, Arc<str>)>,
@@ -113,7 +125,14 @@ impl Default for Groups {
 impl Groups {
     /// No groups.
     pub fn new(settings: GroupSettings) -> Self {
-        Self { settings, counter: 0, groups: Map::new_sync(), deadlines: Set::new_sync() }
+        Self {
+            settings,
+            counter: 0,
+            catalog: 0,
+            consumers: 0,
+            groups: Map::new_sync(),
+            deadlines: Set::new_sync(),
+        }
     }
 
     /// The limits.
@@ -132,7 +151,7 @@ impl Groups {
         command: &GroupCommand,
         now: Elapsed,
         wall: WallTime,
-        partition_exists: &dyn Fn(TopicPartition) -> bool,
+        surroundings: &dyn Surroundings,
     ) -> GroupApplied {
         let known = self.groups.get(command.group.as_str()).cloned();
         // A group made again starts where versions are, not where it was forgotten.
@@ -140,22 +159,45 @@ impl Groups {
         let mut group = known.as_deref().cloned().unwrap_or_else(fresh);
         let version = group.version;
         let mut moment = self.moment(now, wall);
+        if let GroupAction::Join(Join { limits: Some(limits), .. }) = &command.action {
+            moment.limits = Some(*limits);
+        }
+        let context = || self.context(&command.group, surroundings);
         let reply = match &command.action {
-            GroupAction::Join(join) => GroupReply::Join(group.join(join, &mut moment)),
-            GroupAction::Sync(sync) => GroupReply::Sync(group.sync(sync, &mut moment)),
-            GroupAction::Leave { members } => GroupReply::Leave(group.leave(members, &mut moment)),
+            GroupAction::Join(join) => {
+                if join.member.is_empty() {
+                    group.become_classic_if_empty(&mut moment);
+                }
+                GroupReply::Join(match &mut group.consumer {
+                    Some(group) => group.join(join, &context(), &mut moment).map(Progress::Ready),
+                    None => group.join(join, &mut moment),
+                })
+            }
+            GroupAction::Sync(sync) => GroupReply::Sync(match &mut group.consumer {
+                Some(group) => group.sync(sync, surroundings, &mut moment).map(Progress::Ready),
+                None => group.sync(sync, &mut moment),
+            }),
+            GroupAction::Leave { members } => GroupReply::Leave(match &mut group.consumer {
+                Some(group) => group.leave_by_request(members, &context(), &mut moment),
+                None => group.leave(members, &mut moment),
+            }),
             GroupAction::CommitOffsets(commit)
                 if known.is_none() && commit.generation.is_some() =>
             {
                 GroupReply::CommitOffsets(Err(GroupRejected::UnknownGroup))
             }
-            GroupAction::CommitOffsets(commit) => GroupReply::CommitOffsets(group.commit_offsets(
-                commit,
-                partition_exists,
-                &mut moment,
-            )),
+            GroupAction::CommitOffsets(commit) => {
+                GroupReply::CommitOffsets(group.commit_offsets(commit, surroundings, &mut moment))
+            }
             GroupAction::ExpireMember { member, judged } => {
-                group.expire_member(member, *judged, &mut moment);
+                match &mut group.consumer {
+                    Some(group) => group.expire_member(member, *judged, &context(), &mut moment),
+                    None => group.expire_member(member, *judged, &mut moment),
+                }
+                GroupReply::Done
+            }
+            GroupAction::ExpireOffsets { topics, retention_ms } => {
+                group.expire_offsets(topics, Duration::from_millis(*retention_ms), &mut moment);
                 GroupReply::Done
             }
             GroupAction::Delete | GroupAction::DeleteOffsets { .. } if known.is_none() => {
@@ -165,8 +207,17 @@ impl Groups {
             GroupAction::DeleteOffsets { topics } => {
                 GroupReply::OffsetsDeleted(group.delete_offsets(topics))
             }
+            GroupAction::ConsumerHeartbeat(heartbeat) => {
+                let is_known = known.is_some();
+                let context = context();
+                let answer = group.consumer_heartbeat(heartbeat, is_known, &context, &mut moment);
+                GroupReply::ConsumerHeartbeat(answer)
+            }
         };
         group.tick(&mut moment);
+        if group.consumer.is_some() {
+            group.downgrade_if_classic(&context(), &mut moment);
+        }
         self.counter = moment.counter;
         let moved = group.version != version;
         let stored = self.store(&command.group, known.as_deref(), group);
@@ -174,7 +225,12 @@ impl Groups {
     }
 
     /// Does what is due at `now`. Returns the groups whose version moved, with the version.
-    pub fn tick(&mut self, now: Elapsed, wall: WallTime) -> Vec<(String, u64)> {
+    pub fn tick(
+        &mut self,
+        now: Elapsed,
+        wall: WallTime,
+        surroundings: &dyn Surroundings,
+    ) -> Vec<(String, u64)> {
         let mut changed = Vec::new();
         while let Some((deadline, name)) = self.deadlines.first().cloned()
             && deadline <= now
@@ -186,6 +242,10 @@ impl Groups {
             let mut group = Group::clone(&known);
             let mut moment = self.moment(now, wall);
             group.tick(&mut moment);
+            if group.consumer.is_some() {
+                let context = self.context(&name, surroundings);
+                group.downgrade_if_classic(&context, &mut moment);
+            }
             self.counter = moment.counter;
             let moved = group.version != known.version;
             let stored = self.store(&name, Some(&known), group);
@@ -200,10 +260,16 @@ impl Groups {
     }
 
     /// Answers a question.
-    pub fn query(&self, query: &GroupQuery) -> GroupAnswer {
+    pub fn query(&self, query: &GroupQuery, surroundings: &dyn Surroundings) -> GroupAnswer {
         let absent = Group::default();
-        let group = self.groups.get(query.group.as_str()).map_or(&absent, |group| group.as_ref());
+        let found = self.groups.get(query.group.as_str());
+        let group = found.map_or(&absent, |group| group.as_ref());
         match &query.ask {
+            GroupAsk::Join { member, .. } if group.consumer.is_some() => {
+                let progress = group.consumer.as_ref().map(|group| group.join_progress(member));
+                let progress = progress.unwrap_or(Err(GroupRejected::UnknownMember));
+                GroupAnswer::Join(progress.map(Progress::Ready))
+            }
             GroupAsk::Join { member, request } => {
                 let overtaken = group.members.get(member).is_some_and(|m| m.request != *request);
                 if overtaken {
@@ -211,18 +277,36 @@ impl Groups {
                 }
                 GroupAnswer::Join(group.join_progress(member))
             }
-            GroupAsk::Sync { member, generation } => {
-                GroupAnswer::Sync(group.sync_progress(member, *generation))
-            }
-            GroupAsk::Offsets { partitions } => {
-                GroupAnswer::Offsets(group.committed(partitions.as_deref()))
+            GroupAsk::Sync { member, generation } => GroupAnswer::Sync(match &group.consumer {
+                Some(group) => {
+                    group.sync_progress(member, *generation, surroundings).map(Progress::Ready)
+                }
+                None => group.sync_progress(member, *generation),
+            }),
+            GroupAsk::Offsets { partitions, reader } => {
+                GroupAnswer::Offsets(group.read_offsets(partitions.as_deref(), reader.as_ref()))
             }
             GroupAsk::Heartbeat { member, instance, generation } => {
-                GroupAnswer::Heartbeat(group.heartbeat(member, instance.as_deref(), *generation))
+                let instance = instance.as_deref();
+                GroupAnswer::Heartbeat(match &group.consumer {
+                    Some(group) => group.classic_heartbeat(member, instance, *generation),
+                    None => group.heartbeat(member, instance, *generation),
+                })
             }
             GroupAsk::Describe => {
-                let found = self.groups.get(query.group.as_str());
-                GroupAnswer::Described(found.map(|group| group.describe()))
+                let classic = found.filter(|group| group.consumer.is_none());
+                GroupAnswer::Described(classic.map(|group| group.describe()))
+            }
+            GroupAsk::ConsumerHeartbeat(heartbeat) => {
+                let context = self.context(&query.group, surroundings);
+                let is_known = found.is_some();
+                let answer = group.ask_consumer_heartbeat(heartbeat, is_known, &context);
+                GroupAnswer::ConsumerHeartbeat(answer)
+            }
+            GroupAsk::ConsumerDescribe => {
+                let settings = self.context(&query.group, surroundings).settings;
+                let described = group.consumer.as_ref().map(|group| group.describe(&settings));
+                GroupAnswer::ConsumerDescribed(described)
             }
         }
     }
@@ -234,7 +318,8 @@ impl Groups {
         let one = |(name, group): (&Arc<str>, &Arc<Group>)| GroupListed {
             group: name.to_string(),
             state: group.state(),
-            protocol_type: group.protocol_type.clone(),
+            protocol_type: group.listed_protocol_type(),
+            kind: group.kind(),
         };
         groups.take(limit).map(one).collect()
     }
@@ -246,15 +331,33 @@ impl Groups {
     }
 
     /// Every member whose silence counts.
-    pub fn members_for_liveness(&self) -> impl Iterator<Item = LivenessMember> + '_ {
-        self.groups.iter().flat_map(|(name, group)| {
-            group.watched_members().map(|(member, touched, session_timeout_ms)| LivenessMember {
+    pub fn members_for_liveness<'a>(
+        &'a self,
+        surroundings: &'a dyn Surroundings,
+    ) -> impl Iterator<Item = LivenessMember> + 'a {
+        self.groups.iter().flat_map(move |(name, group)| {
+            let consumer = group.consumer.as_ref();
+            let timeout = consumer.map(|_| settings::session_timeout_ms(name, surroundings));
+            let consumers = consumer.into_iter().flat_map(|group| group.members.iter());
+            let consumers = consumers.map(move |(id, member)| {
+                let own = member.classic.as_ref().map(|classic| classic.session_timeout_ms);
+                (id, member.touched, own.or(timeout).unwrap_or(u32::MAX))
+            });
+            let watched = group.watched_members().chain(consumers);
+            watched.map(|(member, touched, session_timeout_ms)| LivenessMember {
                 group: name.to_string(),
                 member: member.clone(),
                 touched,
                 session_timeout_ms,
             })
         })
+    }
+
+    /// Topics came, went or grew: consumer groups look again at their next heartbeat.
+    pub fn catalog_changed(&mut self) {
+        if self.consumers > 0 {
+            self.catalog = self.catalog.saturating_add(1);
+        }
     }
 
     /// Forgets the offsets committed for a deleted topic. Returns the groups that had some, with
@@ -292,6 +395,10 @@ impl Groups {
 
     /// The first broken invariant of any group, with the group.
     pub fn broken_invariant(&self) -> Option<(&str, &'static str)> {
+        let consumers = self.groups.values().filter(|group| group.consumer.is_some()).count();
+        if consumers != self.consumers {
+            return Some(("", "consumer groups are counted"));
+        }
         let indexed: Set<(Elapsed, Arc<str>)> = self.deadline_index();
         if indexed != self.deadlines {
             return Some(("", "each group's first deadline is indexed"));
@@ -306,9 +413,29 @@ impl Groups {
         })
     }
 
+    /// Whether what is held would be misread by builds that know no limits of a join.
+    pub(crate) fn has_own_limits(&self) -> bool {
+        self.groups.values().any(|group| match &group.phase {
+            Phase::PreparingRebalance(preparing) => {
+                preparing.initial.is_some_and(|initial| initial.delay_ms.is_some())
+            }
+            Phase::Empty { .. } | Phase::CompletingRebalance(_) | Phase::Stable { .. } => false,
+        })
+    }
+
     /// The counter behind versions, touches and joins, for a snapshot.
     pub(crate) fn counter(&self) -> u64 {
         self.counter
+    }
+
+    /// The version of the catalog that consumer groups have to have seen, for a snapshot.
+    pub(crate) fn catalog(&self) -> u64 {
+        self.catalog
+    }
+
+    /// Whether there are consumer groups.
+    pub(crate) fn has_consumers(&self) -> bool {
+        self.consumers > 0
     }
 
     /// Every group, ascending by name, for a snapshot.
@@ -319,15 +446,15 @@ impl Groups {
     /// Puts a snapshot together; an error names the invariant it breaks.
     pub(crate) fn restore(
         settings: GroupSettings,
-        counter: u64,
+        (counter, catalog): (u64, u64),
         groups: impl IntoIterator<Item = (String, Group)>,
     ) -> Result<Self, &'static str> {
-        let mut restored = Self::new(settings);
-        restored.counter = counter;
+        let mut restored = Self { counter, catalog, ..Self::new(settings) };
         for (name, group) in groups {
             if restored.groups.contains_key(name.as_str()) {
                 return Err("each group is there once");
             }
+            restored.consumers += usize::from(group.consumer.is_some());
             restored.groups.insert_mut(Arc::from(name), Arc::new(group));
         }
         restored.deadlines = restored.deadline_index();
@@ -348,8 +475,13 @@ impl Groups {
         index
     }
 
+    fn context<'a>(&self, name: &'a str, surroundings: &'a dyn Surroundings) -> Context<'a> {
+        let settings = settings::ConsumerSettings::of(name, surroundings);
+        Context { name, settings, surroundings, catalog: self.catalog }
+    }
+
     fn moment(&self, now: Elapsed, wall: WallTime) -> Moment {
-        Moment { now, wall, settings: self.settings, counter: self.counter }
+        Moment { now, wall, settings: self.settings, limits: None, counter: self.counter }
     }
 
     /// Puts a group back, or forgets it when nothing of it is worth keeping. Returns its version.
@@ -357,6 +489,9 @@ impl Groups {
         let before = known.and_then(Group::next_deadline);
         let after = if group.is_blank() { None } else { group.next_deadline() };
         let version = group.version;
+        let was_consumer = known.is_some_and(|group| group.consumer.is_some());
+        self.consumers -= usize::from(was_consumer);
+        self.consumers += usize::from(group.consumer.is_some());
         let name: Arc<str> = Arc::from(name);
         if before != after {
             if let Some(before) = before {

@@ -131,6 +131,12 @@ impl Topics {
         self.by_id.get(&topic)
     }
 
+    /// A topic by its name.
+    pub fn named(&self, name: &str) -> Option<&Arc<CatalogTopic>> {
+        let topic = self.by_id.get(self.by_folded_name.get(&folded(name))?)?;
+        (topic.name == name).then_some(topic)
+    }
+
     /// Whether the partition exists.
     pub fn has(&self, partition: TopicPartition) -> bool {
         let index = u32::try_from(partition.partition.value());

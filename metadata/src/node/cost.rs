@@ -5,7 +5,7 @@ use super::proposer::ENTRY_TOUCHES_MAX;
 use crate::machine::{
     command::{AlterConfigs, Command, GroupCommand},
     config::{ConfigAction, ConfigChange, ConfigOrder, ConfigResource},
-    group::command::GroupAction,
+    group::{command::GroupAction, consumer::command::ConsumerHeartbeat},
 };
 
 /// Tags, lengths and numbers of one element.
@@ -130,12 +130,26 @@ impl Cost {
             }
             GroupAction::ExpireMember { member, .. } => (member.as_str().len(), 0),
             GroupAction::Delete => (0, 0),
-            GroupAction::DeleteOffsets { topics } => {
+            GroupAction::DeleteOffsets { topics } | GroupAction::ExpireOffsets { topics, .. } => {
                 let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
                 let names: usize = topics.iter().map(|topic| topic.name.len()).sum();
                 (names + (topics.len() + partitions) * ELEMENT_BYTES, partitions)
             }
+            GroupAction::ConsumerHeartbeat(heartbeat) => Self::of_heartbeat(heartbeat),
         };
         Self { touches, ..Self::bytes(command.group.len() + action) }
+    }
+
+    /// Bytes and touches of a member's heartbeat.
+    fn of_heartbeat(heartbeat: &ConsumerHeartbeat) -> (usize, usize) {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len) + ELEMENT_BYTES;
+        let names = [&heartbeat.instance, &heartbeat.rack, &heartbeat.regex, &heartbeat.assignor];
+        let names: usize = names.into_iter().map(text).sum();
+        let client = heartbeat.client_id.len() + heartbeat.client_host.len();
+        let subscribed = heartbeat.subscribed.iter().flatten();
+        let subscribed: usize = subscribed.map(|name| name.len() + ELEMENT_BYTES).sum();
+        let owned = heartbeat.owned.iter().flatten().map(|topic| topic.partitions.len());
+        let owned: usize = owned.map(|partitions| (1 + partitions) * ELEMENT_BYTES).sum();
+        (heartbeat.member.as_str().len() + names + client + subscribed + owned, 0)
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     Fatal, Inner, MetadataNode, NodeConfig, NodeMetrics, StartError,
     checkpoints::{Checkpoints, Comparison},
+    expiry,
     folder::{Home, Identity},
     followers::Followers,
     formation::keep_in_touch,
@@ -276,6 +277,10 @@ impl Parts {
         let (machine, seams) = (self.machine.clone(), self.seams.clone());
         let ticking = ticks::run(machine, leadership.clone(), proposer.clone(), seams);
         self.spawn("ticks", ticking);
+        let (machine, seams) = (self.machine.clone(), self.seams.clone());
+        let expiry = (self.config.tuning.offset_expiry, seams);
+        let expiring = expiry::run(machine, leadership.clone(), proposer.clone(), expiry);
+        self.spawn("expiry", expiring);
         let (presence, peers, seams) = (presence.clone(), self.peers.clone(), self.seams.clone());
         let greeting = keep_in_touch(leadership.clone(), peers.clone(), seams);
         self.spawn("greetings", greeting);

@@ -274,6 +274,7 @@ mod tests {
             rebalance_timeout_ms: 6_000,
             protocol_type: "consumer".into(),
             protocols: vec![("range".into(), Bytes::new())],
+            limits: None,
         };
         let action = GroupAction::Join(join);
         let join = Command::Group(GroupCommand { group: group.clone(), action });
@@ -283,7 +284,8 @@ mod tests {
             let entry = Entry { stamp, min_level: 0, commands };
             state.apply(LogIndex::new(index), 1, &entry);
         }
-        let watched = state.group_members_for_liveness().next().expect("it waits for nobody");
+        let watched =
+            state.group_members_for_liveness().into_iter().next().expect("it waits for nobody");
         let timeout = u64::from(watched.session_timeout_ms);
         let liveness = Liveness::default();
         liveness.heard_member(group, member, at(0));

@@ -5,6 +5,7 @@ use crate::machine::{
     command::{Command, GroupReply, Reply},
     group::{
         command::{GroupAction, Progress},
+        consumer::MemberEpoch,
         query::{GroupAnswer, GroupAsk},
         types::{GroupRejected, MemberId},
     },
@@ -26,6 +27,9 @@ pub fn of_query(query: &Query, answer: &Answer) -> Option<Heard> {
         )
         | (GroupAsk::Join { member, .. }, GroupAnswer::Join(Ok(_)))
         | (GroupAsk::Sync { member, .. }, GroupAnswer::Sync(Ok(_))) => member,
+        (GroupAsk::ConsumerHeartbeat(heartbeat), GroupAnswer::ConsumerHeartbeat(Some(Ok(_)))) => {
+            &heartbeat.member
+        }
         _ => return None,
     };
     Some((query.group.clone(), member.clone()))
@@ -49,6 +53,10 @@ impl Sign {
             GroupAction::CommitOffsets(commit) if commit.generation.is_some() => {
                 Some(commit.member.clone())
             }
+            // Who leaves is silent from then on.
+            GroupAction::ConsumerHeartbeat(heartbeat) if MemberEpoch::JOINS <= heartbeat.epoch => {
+                Some(heartbeat.member.clone())
+            }
             _ => return None,
         };
         Some(Self { group: command.group.clone(), member })
@@ -60,7 +68,9 @@ impl Sign {
         let member = match reply {
             GroupReply::Join(Ok(Progress::Ready(joined))) => Some(joined.member.clone()),
             GroupReply::Join(Ok(Progress::Pending { member, .. })) => Some(member.clone()),
-            GroupReply::Sync(Ok(_)) | GroupReply::CommitOffsets(Ok(_)) => self.member,
+            GroupReply::Sync(Ok(_))
+            | GroupReply::CommitOffsets(Ok(_))
+            | GroupReply::ConsumerHeartbeat(Ok(_)) => self.member,
             _ => None,
         };
         Some((self.group, member?))
@@ -72,6 +82,7 @@ mod tests {
     use super::*;
     use crate::machine::group::{
         command::{CommitOffsets, GroupCommand, RequestId},
+        consumer::command::{ConsumerHeartbeat, ConsumerHeartbeatResult, ConsumerRejected},
         query::GroupQuery,
         types::GenerationId,
     };
@@ -105,6 +116,49 @@ mod tests {
         assert!(heard(Ok(())).is_some());
         assert!(heard(Err(GroupRejected::RebalanceInProgress)).is_some());
         assert!(heard(Err(GroupRejected::IllegalGeneration)).is_none());
+    }
+
+    #[test]
+    fn a_consumers_heartbeat_is_a_sign_of_life_until_it_leaves() {
+        let heartbeat = |epoch| ConsumerHeartbeat {
+            member: member(),
+            epoch: MemberEpoch::new(epoch),
+            instance: None,
+            rack: None,
+            client_id: String::new(),
+            client_host: String::new(),
+            rebalance_timeout_ms: None,
+            subscribed: None,
+            regex: None,
+            assignor: None,
+            owned: None,
+        };
+        let taken = ConsumerHeartbeatResult {
+            member: member(),
+            epoch: MemberEpoch::new(1),
+            heartbeat_interval_ms: 5_000,
+            assignment: None,
+        };
+        let rejected =
+            ConsumerRejected { kind: GroupRejected::FencedMemberEpoch, message: String::new() };
+        let ask = GroupAsk::ConsumerHeartbeat(Box::new(heartbeat(1)));
+        let beat = Query::Group(GroupQuery { group: "g".into(), ask });
+        let asked =
+            |answer| of_query(&beat, &Answer::Group(GroupAnswer::ConsumerHeartbeat(answer)));
+        assert_eq!(asked(Some(Ok(taken.clone()))), Some(("g".into(), member())));
+        assert_eq!(asked(Some(Err(rejected.clone()))), None);
+        assert_eq!(asked(None), None, "the proposal will show it");
+        let sign = |epoch| {
+            let action = GroupAction::ConsumerHeartbeat(Box::new(heartbeat(epoch)));
+            Sign::of_command(&Command::Group(GroupCommand { group: "g".into(), action }))
+        };
+        let heard = |answer| {
+            let reply = Reply::Group(GroupReply::ConsumerHeartbeat(answer));
+            sign(0).and_then(|sign| sign.heard(&reply))
+        };
+        assert_eq!(heard(Ok(taken)), Some(("g".into(), member())));
+        assert_eq!(heard(Err(rejected)), None);
+        assert!(sign(-1).is_none() && sign(-2).is_none());
     }
 
     #[test]

@@ -176,10 +176,12 @@ fn groups_keep_their_offsets_and_lose_their_members() {
     node.apply(&group(GroupAction::Join(join("other"))));
     assert!(node.state.pending_deadline().is_some(), "they wait for the group to form");
     let next = restored(&node, &life(4, 1));
-    assert_eq!(next.state.group_members_for_liveness().count(), 0);
-    let ask = GroupAsk::Offsets { partitions: None };
+    assert_eq!(next.state.group_members_for_liveness().len(), 0);
+    let ask = GroupAsk::Offsets { partitions: None, reader: None };
     let query = Query::Group(GroupQuery { group: "readers".into(), ask });
-    let Answer::Group(GroupAnswer::Offsets(offsets)) = next.state.query(&query) else { panic!() };
+    let Answer::Group(GroupAnswer::Offsets(Ok(offsets))) = next.state.query(&query) else {
+        panic!()
+    };
     assert_eq!(offsets, [(partition, committed)]);
     assert_eq!(next.state.pending_deadline(), None, "nobody is waited for");
 }
@@ -193,6 +195,7 @@ fn join(member: &str) -> Join {
         instance: None,
         protocol_type: "consumer".into(),
         protocols: vec![("range".into(), bytes::Bytes::new())],
+        limits: None,
         session_timeout_ms: 10_000,
         rebalance_timeout_ms: 60_000,
         client_id: member.into(),

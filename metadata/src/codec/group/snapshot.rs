@@ -6,8 +6,8 @@ use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 
 use super::{
     CodecError, assignment_from_proto, assignment_to_proto, committed_from_proto,
-    committed_to_proto, partition_from_proto, partition_to_proto, protocols_from_proto,
-    protocols_to_proto, request_from_proto, request_to_proto, text,
+    committed_to_proto, consumer_snapshot, partition_from_proto, partition_to_proto,
+    protocols_from_proto, protocols_to_proto, request_from_proto, request_to_proto, text,
 };
 use crate::{
     machine::{
@@ -32,6 +32,7 @@ pub fn groups_to_proto(groups: &Groups) -> proto::GroupsSnapshot {
         version: groups.counter(),
         initial_rebalance_delay_ms: settings.initial_rebalance_delay_ms,
         max_size: settings.max_size,
+        catalog: groups.catalog(),
         groups: groups.iter().map(|(name, group)| group_to_proto(name, group)).collect(),
     }
 }
@@ -44,7 +45,8 @@ pub fn groups_from_proto(snapshot: proto::GroupsSnapshot) -> Result<Groups, Code
     };
     let groups = snapshot.groups.into_iter().map(group_from_proto);
     let groups: Vec<(String, Group)> = groups.collect::<Result<_, _>>()?;
-    Groups::restore(settings, snapshot.version, groups).map_err(CodecError::Invalid)
+    let counters = (snapshot.version, snapshot.catalog);
+    Groups::restore(settings, counters, groups).map_err(CodecError::Invalid)
 }
 
 fn group_to_proto(name: &str, group: &Group) -> proto::GroupSnapshot {
@@ -57,6 +59,7 @@ fn group_to_proto(name: &str, group: &Group) -> proto::GroupSnapshot {
         leader: group.leader.as_ref().map(text),
         phase: Some(phase_to_proto(&group.phase)),
         members: group.members.iter().map(|(id, member)| member_to_proto(id, member)).collect(),
+        consumer: group.consumer.as_ref().map(consumer_snapshot::to_proto),
         pending: group.pending.iter().map(|(id, pending)| pending_to_proto(id, pending)).collect(),
         offsets: group
             .offsets
@@ -98,6 +101,7 @@ fn group_from_proto(snapshot: proto::GroupSnapshot) -> Result<(String, Group), C
     group.protocol = snapshot.protocol;
     group.leader = snapshot.leader.map(MemberId::new);
     group.phase = phase_from_proto(phase);
+    group.consumer = snapshot.consumer.map(consumer_snapshot::from_proto).transpose()?;
     Ok((snapshot.group, group))
 }
 
@@ -112,6 +116,7 @@ fn phase_to_proto(phase: &Phase) -> PhaseKind {
             initial: preparing.initial.map(|initial| proto::GroupInitialDelay {
                 remaining_ms: initial.remaining_ms,
                 newcomer: initial.newcomer,
+                delay_ms: initial.delay_ms,
             }),
         }),
         Phase::CompletingRebalance(syncing) => PhaseKind::Completing(syncing_to_proto(syncing)),
@@ -138,6 +143,7 @@ fn phase_from_proto(phase: PhaseKind) -> Phase {
             initial: preparing.initial.map(|initial| InitialDelay {
                 remaining_ms: initial.remaining_ms,
                 newcomer: initial.newcomer,
+                delay_ms: initial.delay_ms,
             }),
         }),
         PhaseKind::Completing(syncing) => Phase::CompletingRebalance(syncing_from_proto(syncing)),

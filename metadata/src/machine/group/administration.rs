@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The protocol type of consumers, whose members say which topics they read.
-const CONSUMER: &str = "consumer";
+pub(super) const CONSUMER: &str = "consumer";
 
 /// The answer to a deletion in a group that does not exist.
 pub(super) fn refuse_absent(action: &GroupAction) -> GroupReply {
@@ -31,12 +31,21 @@ pub(super) fn refuse_absent(action: &GroupAction) -> GroupReply {
 impl Group {
     /// Where it is in its round.
     pub fn state(&self) -> GroupState {
+        if let Some(group) = &self.consumer {
+            return group.state();
+        }
         match &self.phase {
             Phase::Empty { .. } => GroupState::Empty,
             Phase::PreparingRebalance(_) => GroupState::PreparingRebalance,
             Phase::CompletingRebalance(_) => GroupState::CompletingRebalance,
             Phase::Stable { .. } => GroupState::Stable,
         }
+    }
+
+    /// The protocol type it is listed with; `None` for a simple group.
+    pub fn listed_protocol_type(&self) -> Option<String> {
+        let of_consumers = self.consumer.as_ref().map(|_| CONSUMER.to_owned());
+        of_consumers.or_else(|| self.protocol_type.clone())
     }
 
     /// How it stands. What members told the assignor and got from it is of a stable group only.
@@ -79,6 +88,9 @@ impl Group {
     /// Forgets committed offsets. Those of topics that members subscribe to stay; the flags say
     /// which these are.
     pub fn delete_offsets(&mut self, topics: &[TopicOffsets]) -> Result<Vec<bool>, GroupRejected> {
+        if self.consumer.is_some() {
+            return Ok(topics.iter().map(|topic| self.delete_unread(topic)).collect());
+        }
         let of_consumers = self.protocol_type.as_deref() == Some(CONSUMER);
         if self.state() != GroupState::Empty && !of_consumers {
             return Err(GroupRejected::NonEmpty);
@@ -97,8 +109,20 @@ impl Group {
         Ok(kept)
     }
 
+    /// Forgets offsets of a topic that no member of a consumer group subscribes to. True when one
+    /// does.
+    fn delete_unread(&mut self, topic: &TopicOffsets) -> bool {
+        let group = self.consumer.as_ref();
+        let keep = group.is_some_and(|group| group.is_subscribed(topic.topic, &topic.name));
+        for partition in topic.partitions.iter().filter(|_| !keep) {
+            let partition = TopicPartition { topic: topic.topic, partition: *partition };
+            self.offsets.remove_mut(&partition);
+        }
+        keep
+    }
+
     /// The topics that consumers in the group read; `None` when some member does not say.
-    fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
+    pub(super) fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
         if self.members.is_empty() {
             return Some(BTreeSet::new());
         }

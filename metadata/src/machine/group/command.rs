@@ -1,4 +1,4 @@
-//! Commands to a classic group's coordinator and their replies. Joining and syncing never wait
+//! Commands to a group's coordinator and their replies. Joining and syncing never wait
 //! here: the reply says "pending", the agent waits for the group's version to move and asks again.
 
 use aquifer_storage::model::{
@@ -6,7 +6,11 @@ use aquifer_storage::model::{
 };
 use bytes::Bytes;
 
-use super::types::{GenerationId, GroupRejected, JoinResult, MemberId, SyncResult};
+use super::{
+    GroupSettings,
+    consumer::command::{ConsumerHeartbeat, ConsumerHeartbeatResult, ConsumerRejected},
+    types::{GenerationId, GroupRejected, JoinResult, MemberId, SyncResult},
+};
 
 /// A command and the group it goes to.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +49,15 @@ pub enum GroupAction {
         /// Which.
         topics: Vec<TopicOffsets>,
     },
+    /// A member of a consumer group joins, goes on or leaves.
+    ConsumerHeartbeat(Box<ConsumerHeartbeat>),
+    /// What is too old of these offsets is forgotten, and the group when nothing of it is left.
+    ExpireOffsets {
+        /// Which may be too old.
+        topics: Vec<TopicOffsets>,
+        /// `offsets.retention.minutes`, in milliseconds.
+        retention_ms: u64,
+    },
 }
 
 /// Offsets of one topic that are to be forgotten.
@@ -56,6 +69,14 @@ pub struct TopicOffsets {
     pub name: String,
     /// The partitions.
     pub partitions: Vec<PartitionIndex>,
+}
+
+impl TopicOffsets {
+    /// Its partitions.
+    pub fn topic_partitions(&self) -> impl Iterator<Item = TopicPartition> + '_ {
+        let topic = self.topic;
+        self.partitions.iter().map(move |partition| TopicPartition { topic, partition: *partition })
+    }
 }
 
 /// A JoinGroup. `request` makes a retry after a lost reply harmless.
@@ -83,6 +104,8 @@ pub struct Join {
     pub protocol_type: String,
     /// Supported assignors, the preferred first, with the member's metadata.
     pub protocols: Vec<(String, Bytes)>,
+    /// The limits the asked agent was started with; `None` is the machine's own.
+    pub limits: Option<GroupSettings>,
 }
 
 /// Identifies one attempt of a request.
@@ -127,7 +150,7 @@ pub struct CommitOffsets {
     pub member: MemberId,
     /// `group.instance.id` of a static member.
     pub instance: Option<String>,
-    /// `None` for a simple consumer (-1 on the wire).
+    /// `None` for a simple consumer (-1 on the wire). The member epoch in a consumer group.
     pub generation: Option<GenerationId>,
     /// The offsets, at most one per partition.
     pub offsets: Vec<(TopicPartition, CommittedOffset)>,
@@ -155,12 +178,14 @@ pub enum GroupReply {
     Leave(Vec<Result<(), GroupRejected>>),
     /// To `CommitOffsets`: whole, or per partition that is gone.
     CommitOffsets(Result<Vec<PartitionIndexError>, GroupRejected>),
-    /// To `ExpireMember`.
+    /// To `ExpireMember` and `ExpireOffsets`.
     Done,
     /// To `Delete`.
     Deleted(Result<(), GroupRejected>),
     /// To `DeleteOffsets`: per topic, whether members subscribe to it. Then its offsets stay.
     OffsetsDeleted(Result<Vec<bool>, GroupRejected>),
+    /// To `ConsumerHeartbeat`.
+    ConsumerHeartbeat(Result<ConsumerHeartbeatResult, ConsumerRejected>),
 }
 
 /// A partition whose offset was not stored because it does not exist any more.

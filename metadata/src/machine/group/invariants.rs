@@ -11,7 +11,11 @@ use super::{
 impl Group {
     /// The first invariant that does not hold, as a sentence.
     pub(crate) fn broken_invariant(&self) -> Option<&'static str> {
-        let laws: [(bool, &str); 7] = [
+        if let Some(law) = self.consumer.as_ref().and_then(|group| group.broken_invariant()) {
+            return Some(law);
+        }
+        let laws: [(bool, &str); 8] = [
+            (self.has_one_body(), "a group goes by one protocol"),
             (self.is_empty_as_it_says(), "a group is empty exactly when it has no members"),
             (self.leader_is_member(), "the leader is a member, and members have one leader"),
             (self.phase_names_members(), "only members wait, sync or are assigned to"),
@@ -21,6 +25,12 @@ impl Group {
             (self.pending_are_no_members(), "an id given out and not used is no member"),
         ];
         laws.into_iter().find(|(holds, _)| !holds).map(|(_, law)| law)
+    }
+
+    fn has_one_body(&self) -> bool {
+        let is_classic = self.consumer.is_none();
+        let is_untouched = self.members.is_empty() && self.pending.is_empty();
+        is_classic || (is_untouched && self.phase == Phase::Empty { since: None })
     }
 
     fn is_empty_as_it_says(&self) -> bool {

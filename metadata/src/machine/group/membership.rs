@@ -66,7 +66,7 @@ impl Group {
 
     /// Kafka's `acceptJoiningMember`: in the join phase those count that wait already.
     fn has_room_for(&self, id: &MemberId, moment: &Moment) -> bool {
-        let size_max = usize::try_from(moment.settings.max_size).unwrap_or(usize::MAX);
+        let size_max = usize::try_from(moment.limits().max_size).unwrap_or(usize::MAX);
         match &self.phase {
             Phase::Empty { .. } => true,
             Phase::PreparingRebalance(preparing) => {

@@ -8,7 +8,9 @@ use aquifer_storage::model::{PartitionIndex, TopicId, TopicPartition};
 
 use super::{
     command::{CommitOffsets, CommittedOffset, PartitionIndexError},
+    query::OffsetReader,
     state::{Group, Moment, Phase, StoredOffset},
+    surroundings::Surroundings,
     types::GroupRejected,
 };
 
@@ -17,14 +19,14 @@ impl Group {
     pub fn commit_offsets(
         &mut self,
         commit: &CommitOffsets,
-        partition_exists: &dyn Fn(TopicPartition) -> bool,
+        surroundings: &dyn Surroundings,
         moment: &mut Moment,
     ) -> Result<Vec<PartitionIndexError>, GroupRejected> {
         self.validate_commit(commit)?;
         self.touch(&commit.member, moment);
         let mut gone = Vec::new();
         for (position, (partition, committed)) in (0_u32..).zip(&commit.offsets) {
-            if partition_exists(*partition) {
+            if surroundings.has(*partition) {
                 let stored = StoredOffset { committed: committed.clone(), at: moment.wall };
                 self.offsets.insert_mut(*partition, stored);
             } else {
@@ -37,6 +39,9 @@ impl Group {
 
     /// Kafka's `ClassicGroup.validateOffsetCommit`.
     fn validate_commit(&self, commit: &CommitOffsets) -> Result<(), GroupRejected> {
+        if let Some(group) = &self.consumer {
+            return group.validate_commit(commit);
+        }
         if commit.generation.is_none() && matches!(self.phase, Phase::Empty { .. }) {
             return Ok(());
         }
@@ -54,6 +59,19 @@ impl Group {
             // While members still join, the ones that have to give up partitions commit.
             Phase::Empty { .. } | Phase::PreparingRebalance(_) | Phase::Stable { .. } => Ok(()),
         }
+    }
+
+    /// The committed offsets of some partitions, or of all, for a member in its epoch or for who
+    /// does not say who it is.
+    pub fn read_offsets(
+        &self,
+        partitions: Option<&[TopicPartition]>,
+        reader: Option<&OffsetReader>,
+    ) -> Result<Vec<(TopicPartition, CommittedOffset)>, GroupRejected> {
+        if let (Some(group), Some(reader)) = (&self.consumer, reader) {
+            group.validate_fetch(reader)?;
+        }
+        Ok(self.committed(partitions))
     }
 
     /// The committed offsets of some partitions, or of all.

@@ -5,7 +5,11 @@ use bytes::Bytes;
 
 use super::{
     command::{CommittedOffset, Progress, RequestId},
-    types::{GenerationId, GroupRejected, GroupState, JoinResult, MemberId, SyncResult},
+    consumer::{
+        command::{ConsumerHeartbeat, ConsumerHeartbeatResult, ConsumerRejected},
+        query::ConsumerGroupDescription,
+    },
+    types::{GenerationId, GroupKind, GroupRejected, GroupState, JoinResult, MemberId, SyncResult},
 };
 
 /// A question about one group.
@@ -38,6 +42,8 @@ pub enum GroupAsk {
     Offsets {
         /// The partitions asked for.
         partitions: Option<Vec<TopicPartition>>,
+        /// Who reads them, where it says so; it must be a member in this epoch.
+        reader: Option<OffsetReader>,
     },
     /// Whether a member may go on: the check behind a heartbeat, which the leader answers and
     /// notes.
@@ -49,8 +55,21 @@ pub enum GroupAsk {
         /// The generation it is in.
         generation: GenerationId,
     },
-    /// How the group stands.
+    /// How the group stands; a consumer group is none here.
     Describe,
+    /// A heartbeat in a consumer group, which the leader answers and notes if it changes nothing.
+    ConsumerHeartbeat(Box<ConsumerHeartbeat>),
+    /// How a consumer group stands.
+    ConsumerDescribe,
+}
+
+/// A member of a consumer group that reads offsets (OffsetFetch v9 and later).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OffsetReader {
+    /// The member.
+    pub member: MemberId,
+    /// The epoch it is in.
+    pub epoch: i32,
 }
 
 /// The answer to a [`GroupQuery`].
@@ -61,11 +80,15 @@ pub enum GroupAnswer {
     /// To `Sync`.
     Sync(Result<Progress<SyncResult>, GroupRejected>),
     /// To `Offsets`; partitions without a committed offset are left out.
-    Offsets(Vec<(TopicPartition, CommittedOffset)>),
+    Offsets(Result<Vec<(TopicPartition, CommittedOffset)>, GroupRejected>),
     /// To `Heartbeat`.
     Heartbeat(Result<(), GroupRejected>),
     /// To `Describe`; `None` when there is no such group.
     Described(Option<GroupDescription>),
+    /// To `ConsumerHeartbeat`; `None`: it would change something, so it has to be proposed.
+    ConsumerHeartbeat(Option<Result<ConsumerHeartbeatResult, ConsumerRejected>>),
+    /// To `ConsumerDescribe`; `None` when there is no such consumer group.
+    ConsumerDescribed(Option<ConsumerGroupDescription>),
 }
 
 /// A group in a list of groups.
@@ -77,6 +100,8 @@ pub struct GroupListed {
     pub state: GroupState,
     /// `None` for a simple group.
     pub protocol_type: Option<String>,
+    /// By which protocol it goes.
+    pub kind: GroupKind,
 }
 
 /// How a group stands.

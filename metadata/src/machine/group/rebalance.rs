@@ -30,10 +30,11 @@ impl Group {
     /// Asks everyone to rejoin. A group that was empty is held open for more members first.
     pub fn prepare_rebalance(&mut self, joiner: Option<&MemberId>, moment: &mut Moment) {
         let timeout_ms = self.rebalance_timeout_ms();
-        let delay_ms = u64::from(moment.settings.initial_rebalance_delay_ms);
+        let delay_ms = u64::from(moment.limits().initial_rebalance_delay_ms);
         let initial = matches!(self.phase, Phase::Empty { .. }).then(|| InitialDelay {
             remaining_ms: timeout_ms.saturating_sub(delay_ms),
             newcomer: false,
+            delay_ms: moment.limits.map(|limits| limits.initial_rebalance_delay_ms),
         });
         let wait_ms = if initial.is_some() { delay_ms } else { timeout_ms };
         let mut joined = Set::new_sync();
@@ -43,6 +44,10 @@ impl Group {
         let deadline = moment.now.plus_millis(wait_ms);
         self.phase = Phase::PreparingRebalance(Preparing { joined, deadline, initial });
         self.changed(moment);
+        if self.members.is_empty() {
+            // Ids that were given out are not waited for where nobody waits.
+            self.complete_join(moment);
+        }
         self.complete_join_if_all_joined(moment);
     }
 
@@ -70,6 +75,9 @@ impl Group {
     /// Takes everybody out; what was committed stays.
     pub fn expel_everybody(&mut self, moment: &mut Moment) {
         self.pending = Map::new_sync();
+        if let Some(group) = &mut self.consumer {
+            group.expel_everybody(moment);
+        }
         if matches!(self.phase, Phase::Empty { .. }) {
             return;
         }
@@ -240,6 +248,9 @@ impl Group {
     /// Does what is due.
     pub fn tick(&mut self, moment: &mut Moment) {
         self.expire_pending_members(moment);
+        if let Some(group) = &mut self.consumer {
+            group.tick(moment);
+        }
         // A deadline reached sets one that lies ahead, or none; a held-open join may be extended
         // by nothing once, when the delay is zero.
         while self.phase_deadline().is_some_and(|deadline| deadline <= moment.now) {
@@ -274,8 +285,8 @@ impl Group {
             && initial.newcomer
             && initial.remaining_ms > 0
         {
-            let delay_ms = u64::from(moment.settings.initial_rebalance_delay_ms);
-            let delay_ms = delay_ms.min(initial.remaining_ms);
+            let delay_ms = initial.delay_ms.unwrap_or(moment.settings.initial_rebalance_delay_ms);
+            let delay_ms = u64::from(delay_ms).min(initial.remaining_ms);
             initial.newcomer = false;
             initial.remaining_ms -= delay_ms;
             preparing.deadline = moment.now.plus_millis(delay_ms);

@@ -17,6 +17,7 @@ use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use super::{
     GroupSettings,
     command::{CommittedOffset, Join, RequestId},
+    consumer::state::ConsumerGroup,
     types::{GenerationId, GroupRejected, MemberId},
 };
 use crate::machine::time::{Elapsed, WallTime};
@@ -30,11 +31,18 @@ pub(crate) struct Moment {
     pub wall: WallTime,
     /// The cluster's limits.
     pub settings: GroupSettings,
+    /// Those of the agent that was asked to join, which go before.
+    pub limits: Option<GroupSettings>,
     /// The last number given as a version, touch or place in the order of joining.
     pub counter: u64,
 }
 
 impl Moment {
+    /// The limits that count.
+    pub fn limits(&self) -> GroupSettings {
+        self.limits.unwrap_or(self.settings)
+    }
+
     /// The next number: larger than every one before, in any group.
     pub fn count(&mut self) -> u64 {
         self.counter = self.counter.saturating_add(1);
@@ -42,7 +50,7 @@ impl Moment {
     }
 }
 
-/// One classic group. Cloning is cheap: its collections are persistent.
+/// One group. Cloning is cheap: its collections are persistent.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Group {
     /// Moves when a parked join or sync may have become answerable.
@@ -65,6 +73,9 @@ pub(crate) struct Group {
     pub support: Map<String, u32>,
     /// Ids given out with MEMBER_ID_REQUIRED that have not come back yet.
     pub pending: Map<MemberId, PendingMember>,
+    /// What it is while it goes by the consumer protocol; then all of the above but the version
+    /// is as of a group that nobody was in yet.
+    pub consumer: Option<ConsumerGroup>,
     /// Committed offsets.
     pub offsets: Map<TopicPartition, StoredOffset>,
 }
@@ -108,6 +119,8 @@ pub(crate) struct InitialDelay {
     pub remaining_ms: u64,
     /// Whether someone joined since the deadline was set.
     pub newcomer: bool,
+    /// How much a newcomer extends it by, where that is not what the machine is set to.
+    pub delay_ms: Option<u32>,
 }
 
 /// The sync phase.
@@ -179,6 +192,7 @@ impl Default for Group {
             instances: Map::new_sync(),
             support: Map::new_sync(),
             pending: Map::new_sync(),
+            consumer: None,
             offsets: Map::new_sync(),
         }
     }
@@ -198,6 +212,7 @@ impl Group {
         self.generation == GenerationId::default()
             && self.members.is_empty()
             && self.pending.is_empty()
+            && self.consumer.is_none()
             && self.offsets.is_empty()
     }
 
@@ -366,7 +381,8 @@ impl Group {
     /// The first deadline of all.
     pub fn next_deadline(&self) -> Option<Elapsed> {
         let pending = self.pending.values().map(|pending| pending.deadline).min();
-        self.phase_deadline().into_iter().chain(pending).min()
+        let revoking = self.consumer.as_ref().and_then(ConsumerGroup::next_deadline);
+        self.phase_deadline().into_iter().chain(pending).chain(revoking).min()
     }
 }
 

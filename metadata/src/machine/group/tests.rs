@@ -17,6 +17,7 @@ use super::{
 use crate::machine::time::{Elapsed, WallTime};
 
 mod administration;
+mod expiry;
 mod joining;
 mod leaving;
 mod model;
@@ -93,7 +94,7 @@ impl World {
 
     fn tick(&mut self) {
         let now = Elapsed::from_millis(self.now_ms);
-        self.groups.tick(now, WallTime::from_millis(2_000_000));
+        self.groups.tick(now, WallTime::from_millis(2_000_000), &|_| true);
         assert_eq!(self.groups.broken_invariant(), None);
         assert!(self.groups.next_deadline().is_none_or(|deadline| deadline > now));
     }
@@ -113,6 +114,7 @@ impl World {
             rebalance_timeout_ms: 60_000,
             protocol_type: "consumer".to_owned(),
             protocols: vec![("range".to_owned(), Bytes::from_static(b"r"))],
+            limits: None,
         }
     }
 
@@ -190,7 +192,7 @@ impl World {
     }
 
     fn ask(&self, ask: GroupAsk) -> GroupAnswer {
-        self.groups.query(&GroupQuery { group: GROUP.to_owned(), ask })
+        self.groups.query(&GroupQuery { group: GROUP.to_owned(), ask }, &|_| true)
     }
 
     fn leave(&mut self, members: &[(&str, Option<&str>)]) -> Vec<Result<(), GroupRejected>> {
@@ -205,7 +207,7 @@ impl World {
     }
 
     fn watched(&self, id: &str) -> Option<LivenessMember> {
-        self.groups.members_for_liveness().find(|watched| watched.member == member(id))
+        self.groups.members_for_liveness(&|_| true).find(|watched| watched.member == member(id))
     }
 
     /// What the leader does with a silent member.
@@ -238,8 +240,8 @@ impl World {
     }
 
     fn committed(&self) -> Vec<i64> {
-        match self.ask(GroupAsk::Offsets { partitions: None }) {
-            GroupAnswer::Offsets(offsets) => {
+        match self.ask(GroupAsk::Offsets { partitions: None, reader: None }) {
+            GroupAnswer::Offsets(Ok(offsets)) => {
                 offsets.into_iter().map(|(_, committed)| committed.offset.value()).collect()
             }
             other => panic!("{other:?}"),

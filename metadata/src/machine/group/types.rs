@@ -91,6 +91,19 @@ pub enum GroupState {
     CompletingRebalance,
     /// Every member has its assignment.
     Stable,
+    /// Of a consumer group: a new assignment is to be computed.
+    Assigning,
+    /// Of a consumer group: members are on their way to their assignment.
+    Reconciling,
+}
+
+/// Which protocol a group goes by; it may change while the group is empty, and by migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupKind {
+    /// Members assign (JoinGroup, SyncGroup).
+    Classic,
+    /// The coordinator assigns (ConsumerGroupHeartbeat).
+    Consumer,
 }
 
 /// Why a group refused. Each names one Kafka error code.
@@ -116,4 +129,16 @@ pub enum GroupRejected {
     InvalidSessionTimeout,
     /// The group has members.
     NonEmpty,
+    /// The member's epoch is not the one the group knows: it has to join again.
+    FencedMemberEpoch,
+    /// A commit or fetch of offsets comes from another epoch than the member's.
+    StaleMemberEpoch,
+    /// The `group.instance.id` is held by another member.
+    UnreleasedInstance,
+    /// There is no such assignor.
+    UnsupportedAssignor,
+    /// The expression cannot be parsed, or costs too much.
+    InvalidRegex,
+    /// The request contradicts itself or the group.
+    InvalidRequest,
 }

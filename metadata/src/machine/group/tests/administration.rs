@@ -4,7 +4,7 @@ use super::*;
 use crate::machine::group::{
     command::TopicOffsets,
     query::{GroupDescription, GroupListed},
-    types::GroupState,
+    types::{GroupKind, GroupState},
 };
 
 fn described(world: &World) -> Option<GroupDescription> {
@@ -74,6 +74,7 @@ fn a_list_of_groups_goes_on_behind_the_last_one_told() {
         group: GROUP.to_owned(),
         state: GroupState::Stable,
         protocol_type: Some("consumer".to_owned()),
+        kind: GroupKind::Classic,
     };
     assert_eq!(listed(&world, None), [orders]);
     let offsets = vec![(
@@ -136,4 +137,29 @@ fn offsets_of_a_group_that_is_not_of_consumers_wait_until_it_is_empty() {
     let _ = simple.commit("", None, 5);
     assert_eq!(delete_offset(&mut simple, "orders"), Ok(vec![false]));
     assert_eq!(simple.committed(), [5]);
+}
+
+#[test]
+fn the_last_member_that_leaves_waits_for_no_id_that_was_given_out() {
+    let mut world = World::stable(&["a"]);
+    let join = Join { require_known_member: true, ..world.a_join("b", false) };
+    let _ = world.join(join);
+    world.leave(&[("a", None)]);
+    assert_eq!(described(&world).map(|known| known.state), Some(GroupState::Empty));
+    assert!(is_pending(&world.rejoin("b")), "its id is good for a join still");
+    world.pass(3_000);
+    assert_eq!(ready(world.ask_join("b", world.requests)).generation, generation(3));
+}
+
+#[test]
+fn a_rebalance_that_nobody_is_left_in_waits_for_an_id_that_was_given_out() {
+    let mut world = World::stable(&["a"]);
+    let join = Join { require_known_member: true, ..world.a_join("b", false) };
+    let _ = world.join(join);
+    assert!(is_pending(&world.rejoin("a")));
+    world.leave(&[("a", None)]);
+    let known = described(&world).expect("it exists");
+    assert_eq!((known.state, known.members.len()), (GroupState::PreparingRebalance, 0));
+    assert_eq!(delete(&mut world), Err(GroupRejected::NonEmpty));
+    assert_eq!(ready(world.rejoin("b")).generation, generation(2));
 }

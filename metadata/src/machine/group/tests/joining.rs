@@ -1,6 +1,7 @@
 //! Joining and rejoining.
 
 use super::*;
+use crate::machine::command::Command;
 
 #[test]
 fn a_new_dynamic_member_must_come_back_with_the_id_it_is_given() {
@@ -69,6 +70,40 @@ fn without_an_initial_delay_the_first_join_completes_at_once() {
         World::with(GroupSettings { initial_rebalance_delay_ms: 0, ..GroupSettings::default() });
     let _ = world.join_new("a");
     assert_eq!(ready(world.ask_join("a", 1)).generation, generation(1));
+}
+
+#[test]
+fn the_limits_of_the_agent_that_was_asked_go_before_those_of_the_machine() {
+    let limits = |initial_rebalance_delay_ms, max_size| {
+        Some(GroupSettings { initial_rebalance_delay_ms, max_size })
+    };
+    let mut world = World::new();
+    let join = Join { limits: limits(0, 1), ..world.a_join("a", false) };
+    let _ = world.join(join);
+    assert_eq!(ready(world.ask_join("a", 1)).generation, generation(1));
+    let join = Join { limits: limits(0, 1), ..world.a_join("b", false) };
+    assert_eq!(world.join(join), Err(GroupRejected::GroupFull));
+    assert!(is_pending(&world.join_new("b")), "one that names none has the machine's");
+
+    let mut world = World::new();
+    let join = Join { limits: limits(500, 9), ..world.a_join("a", false) };
+    assert!(is_pending(&world.join(join)));
+    world.pass(400);
+    assert!(is_pending(&world.join_new("b")));
+    world.pass(100);
+    assert!(is_pending(&world.ask_join("a", 1)), "a newcomer extends it by as much again");
+    world.pass(500);
+    assert_eq!(ready(world.ask_join("a", 1)).members.len(), 2);
+}
+
+#[test]
+fn builds_that_know_no_limits_of_a_join_stop_at_one() {
+    let mut world = World::new();
+    let mut level = |limits| {
+        let action = GroupAction::Join(Join { limits, ..world.a_join("a", false) });
+        Command::Group(GroupCommand { group: GROUP.to_owned(), action }).level()
+    };
+    assert_eq!((level(None), level(Some(GroupSettings::default()))), (1, 3));
 }
 
 #[test]

@@ -353,7 +353,8 @@ impl Model {
         while self.world.now_ms < end {
             self.world.pass(500.min(end - self.world.now_ms));
             let before = std::mem::take(&mut self.heard);
-            let watched: Vec<LivenessMember> = self.world.groups.members_for_liveness().collect();
+            let watched: Vec<LivenessMember> =
+                self.world.groups.members_for_liveness(&|_| true).collect();
             for one in watched {
                 let heard = before
                     .get(&one.member)

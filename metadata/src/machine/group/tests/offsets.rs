@@ -71,7 +71,8 @@ fn offsets_are_told_of_the_partitions_asked_for_and_outlive_the_members() {
     let _ = world.commit("a", Some(1), 5);
     world.leave(&[("a", None)]);
     let partitions = Some(vec![partition(1), partition(9)]);
-    let GroupAnswer::Offsets(offsets) = world.ask(GroupAsk::Offsets { partitions }) else {
+    let ask = GroupAsk::Offsets { partitions, reader: None };
+    let GroupAnswer::Offsets(Ok(offsets)) = world.ask(ask) else {
         panic!("an offsets answer");
     };
     assert_eq!(offsets.len(), 1);

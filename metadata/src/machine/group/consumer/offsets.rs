@@ -1,0 +1,37 @@
+//! Who may commit and read offsets in a consumer group.
+
+use super::state::ConsumerGroup;
+use crate::machine::group::{command::CommitOffsets, query::OffsetReader, types::GroupRejected};
+
+impl ConsumerGroup {
+    /// Kafka's `ConsumerGroup.validateOffsetCommit`: a member in its epoch, or in an earlier one
+    /// if it was given the partitions no later than that.
+    pub fn validate_commit(&self, commit: &CommitOffsets) -> Result<(), GroupRejected> {
+        if commit.generation.is_none() && self.members.is_empty() {
+            return Ok(());
+        }
+        let member = self.members.get(&commit.member).ok_or(GroupRejected::UnknownMember)?;
+        let epoch = commit.generation.map_or(-1, |epoch| epoch.value());
+        if epoch == member.epoch {
+            return Ok(());
+        }
+        let stale = || match member.classic {
+            Some(_) => GroupRejected::IllegalGeneration,
+            None => GroupRejected::StaleMemberEpoch,
+        };
+        if member.epoch < epoch {
+            return Err(stale());
+        }
+        let given_by_then = commit.offsets.iter().all(|(partition, _)| {
+            let given = member.assigned.get(partition).or_else(|| member.revoking.get(partition));
+            given.is_some_and(|given| *given <= epoch)
+        });
+        if given_by_then { Ok(()) } else { Err(stale()) }
+    }
+
+    /// Kafka's `ConsumerGroup.validateOffsetFetch`.
+    pub fn validate_fetch(&self, reader: &OffsetReader) -> Result<(), GroupRejected> {
+        let member = self.members.get(&reader.member).ok_or(GroupRejected::UnknownMember)?;
+        if member.epoch == reader.epoch { Ok(()) } else { Err(GroupRejected::StaleMemberEpoch) }
+    }
+}

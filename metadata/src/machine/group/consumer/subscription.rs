@@ -1,0 +1,87 @@
+//! What members subscribe to, by name and by expression, and what that is in the catalog.
+//!
+//! # Invariants
+//! - `topics` is the union of what the members subscribe to, as of `catalog_seen`.
+//! - `expressions` has exactly the expressions that members subscribe by.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use aquifer_storage::model::TopicId;
+use rpds::RedBlackTreeMapSync as Map;
+
+use super::{
+    re2,
+    state::{ConsumerGroup, ConsumerMember},
+};
+use crate::machine::group::surroundings::Surroundings;
+
+/// No version of the catalog: what was found last is not the members' any more.
+pub(crate) const NOT_SEEN: u64 = u64::MAX;
+
+impl ConsumerGroup {
+    /// Finds anew what members subscribe to. True when topics came, went or grew.
+    pub fn refresh(&mut self, catalog: u64, surroundings: &dyn Surroundings) -> bool {
+        let used: BTreeSet<&str> =
+            self.members.values().filter_map(|member| member.regex.as_deref()).collect();
+        let is_current = self.catalog_seen == catalog;
+        let mut expressions = Map::new_sync();
+        for regex in used {
+            let known = self.expressions.get(regex).filter(|_| is_current).cloned();
+            let topics = known.unwrap_or_else(|| Arc::new(matching(regex, surroundings)));
+            expressions.insert_mut(regex.to_owned(), topics);
+        }
+        self.expressions = expressions;
+        self.catalog_seen = catalog;
+        let names: BTreeSet<&str> = self
+            .members
+            .values()
+            .flat_map(|member| member.subscribed.iter().map(String::as_str))
+            .collect();
+        let mut topics: BTreeMap<TopicId, u32> =
+            names.into_iter().filter_map(|name| surroundings.topic(name)).collect();
+        for topic in self.expressions.values().flat_map(|topics| topics.iter()) {
+            topics.extend(surroundings.partitions(*topic).map(|partitions| (*topic, partitions)));
+        }
+        let changed = *self.topics != topics;
+        if changed {
+            self.topics = Arc::new(topics);
+        }
+        changed
+    }
+
+    /// The topics that a member subscribes to and that exist.
+    pub fn topics_of(
+        &self,
+        member: &ConsumerMember,
+        surroundings: &dyn Surroundings,
+    ) -> BTreeSet<TopicId> {
+        let named = member.subscribed.iter().filter_map(|name| surroundings.topic(name));
+        let mut topics: BTreeSet<TopicId> = named.map(|(topic, _)| topic).collect();
+        let expression = member.regex.as_ref().and_then(|regex| self.expressions.get(regex));
+        topics.extend(expression.into_iter().flat_map(|topics| topics.iter()));
+        topics
+    }
+
+    /// Whether some member subscribes to the topic.
+    pub fn is_subscribed(&self, topic: TopicId, name: &str) -> bool {
+        self.members.values().any(|member| member.subscribed.contains(name))
+            || self.expressions.values().any(|topics| topics.contains(&topic))
+    }
+}
+
+/// The topics whose names match an expression; none for one that cannot be parsed, which a member
+/// is refused for.
+fn matching(regex: &str, surroundings: &dyn Surroundings) -> BTreeSet<TopicId> {
+    let mut topics = BTreeSet::new();
+    if let Ok(regex) = re2::compile(regex) {
+        surroundings.each_topic(&mut |name, topic| {
+            if regex.is_match(name) {
+                topics.insert(topic);
+            }
+        });
+    }
+    topics
+}

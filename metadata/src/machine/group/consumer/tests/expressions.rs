@@ -1,0 +1,37 @@
+//! Subscriptions by expression.
+
+use super::*;
+
+fn matching(id: &str, regex: &str) -> ConsumerHeartbeat {
+    ConsumerHeartbeat { subscribed: None, regex: Some(regex.to_owned()), ..joins(id, &[]) }
+}
+
+#[test]
+fn an_expression_stands_for_the_topics_there_are_and_for_those_that_come() {
+    let mut world = World::new(&[("logs-a", 1), ("other", 1)]);
+    assert_eq!(world.ok(&matching("a", "logs-.*")), (2, Some(of_1(&[0]))));
+    world.create("logs-b", 1);
+    assert_eq!(world.ok(&goes_on("a", 2)), (3, Some([at(1, 0), at(3, 0)].into())));
+    world.delete("logs-a");
+    assert_eq!(world.ok(&goes_on("a", 3)), (3, Some([at(3, 0)].into())));
+    assert_eq!(world.ok(&holds("a", 3, &[at(3, 0)].into())), (4, None));
+}
+
+#[test]
+fn an_expression_that_is_none_is_refused_in_kafkas_words() {
+    let mut world = World::new(&[("t", 1)]);
+    let message = "SubscribedTopicRegex `a(` is not a valid regular expression: missing closing \
+                   ).";
+    let refused = (GroupRejected::InvalidRegex, message.to_owned());
+    assert_eq!(world.refused(&matching("a", "a(")), refused);
+}
+
+#[test]
+fn names_and_an_expression_go_together_and_an_empty_one_ends_it() {
+    let mut world = World::new(&[("t", 1), ("u", 1)]);
+    let both = ConsumerHeartbeat { regex: Some("u".to_owned()), ..joins("a", &["t"]) };
+    assert_eq!(world.ok(&both), (2, Some([at(1, 0), at(2, 0)].into())));
+    let none = ConsumerHeartbeat { regex: Some(String::new()), ..goes_on("a", 2) };
+    assert_eq!(world.ok(&none), (2, Some(of_1(&[0]))));
+    assert_eq!(world.ok(&holds("a", 2, &of_1(&[0]))), (3, None));
+}
