@@ -1,11 +1,13 @@
 //! One thin handler per Kafka API: parse, one call, map.
 
 mod add_raft_voter;
-mod admin;
+pub(crate) mod admin;
 mod alter_configs;
 mod alter_partition_reassignments;
 mod api_versions;
 mod config_resources;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
@@ -29,7 +31,7 @@ mod init_producer_id;
 mod join_group;
 mod leave_group;
 mod list_config_resources;
-mod list_groups;
+pub(crate) mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
 mod metadata;
@@ -213,6 +215,9 @@ async fn dispatch(
         ApiKey::SyncGroup => route!(broker, request, parts, sync_group::handle),
         ApiKey::Heartbeat => route!(broker, request, parts, heartbeat::handle),
         ApiKey::LeaveGroup => route!(broker, request, parts, leave_group::handle),
+        ApiKey::ConsumerGroupHeartbeat => {
+            route!(broker, request, parts, consumer_group_heartbeat::handle)
+        }
         ApiKey::OffsetCommit => route!(broker, request, parts, offset_commit::handle),
         ApiKey::OffsetFetch => route!(broker, request, parts, offset_fetch::handle),
         _ => dispatch_admin(broker, request, key, parts).await,
@@ -244,6 +249,9 @@ async fn dispatch_admin(
         ApiKey::UnregisterBroker => route!(broker, request, parts, unregister_broker::handle),
         ApiKey::ListGroups => route!(broker, request, parts, list_groups::handle),
         ApiKey::DescribeGroups => route!(broker, request, parts, describe_groups::handle),
+        ApiKey::ConsumerGroupDescribe => {
+            route!(broker, request, parts, consumer_group_describe::handle)
+        }
         ApiKey::DeleteGroups => route!(broker, request, parts, delete_groups::handle),
         ApiKey::OffsetDelete => route!(broker, request, parts, offset_delete::handle),
         // `versions` lets nothing else through.

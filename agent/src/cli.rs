@@ -52,7 +52,7 @@ pub enum Command {
     Produce(produce::ProduceArgs),
     /// Read records of a topic: from anywhere, to the end or for ever.
     Consume(consume::ConsumeArgs),
-    /// Consumer groups: list, and describe members, offsets and lag.
+    /// Consumer groups: list, describe, lag, reset offsets, delete.
     Group(group::GroupArgs),
     /// Settings of topics, brokers and groups: get, set, unset.
     Config(config::ConfigArgs),

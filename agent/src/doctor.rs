@@ -33,7 +33,8 @@ pub struct DoctorArgs {
     /// TOML file with settings under the flags' names.
     #[arg(long, value_name = "FILE", env = "AQUIFER_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Object store: file:PATH, s3://bucket/prefix or memory: [file:<data>/bucket].
+    /// Object store: file:PATH, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or
+    /// memory: [file:<data>/bucket].
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
     /// Make the bucket of --store if it is not there, and add lifecycle rules for what is left of

@@ -24,6 +24,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod doctor;
+pub mod group_lag;
 pub mod metrics;
 pub mod server;
 pub mod tls;

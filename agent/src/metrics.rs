@@ -1,5 +1,5 @@
 //! Counters of this agent, as Prometheus sees them. Labels are bounded: API names and purposes,
-//! never topics or clients.
+//! never clients; topics and groups only in [`GroupLag`], which has a limit.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::fetch::metrics::FetchMetrics;
+use crate::{fetch::metrics::FetchMetrics, group_lag::GroupLag};
 
 /// One API.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,11 +41,14 @@ pub struct Metrics {
     pub fetched_bytes: Counter,
     /// The read path.
     pub fetch: FetchMetrics,
+    /// How far groups are behind.
+    pub group_lag: GroupLag,
 }
 
 impl Metrics {
     /// Registers all counters under `aquifer_`.
     pub fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(self.group_lag.clone()));
         let registry = registry.sub_registry_with_prefix("aquifer");
         let Self { connections, accepted, requests, refused_frames, produced_bytes, .. } = self;
         registry.register("connections", "Open client connections", connections.clone());

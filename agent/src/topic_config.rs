@@ -34,15 +34,6 @@ pub enum ValueRule {
     Throttle,
 }
 
-/// What a value other than the default does in this version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Support {
-    /// Honoured, or without meaning on a bucket-backed topic.
-    Any,
-    /// Only these values; others are refused.
-    Only(&'static [&'static str]),
-}
-
 /// One topic config.
 #[derive(Clone, Copy, Debug)]
 pub struct TopicConfig {
@@ -54,7 +45,6 @@ pub struct TopicConfig {
     pub default: &'static str,
     /// Its rule.
     pub rule: ValueRule,
-    support: Support,
 }
 
 /// Why a set of configs was refused.
@@ -69,16 +59,6 @@ pub enum ConfigRejected {
     /// The value breaks the config's rule, in Kafka's words.
     #[error("{0}")]
     Invalid(String),
-    /// The value is valid in Kafka, and not honoured here yet.
-    #[error("{name}={value} is not supported by this version of Aquifer; supported: {supported}")]
-    Unsupported {
-        /// The config.
-        name: &'static str,
-        /// What was asked.
-        value: String,
-        /// What works.
-        supported: String,
-    },
     /// Remote storage, which Kafka refuses in these words where it is off.
     #[error(
         "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with \
@@ -88,6 +68,7 @@ pub enum ConfigRejected {
 }
 
 const MAX: &str = "9223372036854775807";
+const REMOTE_STORAGE: &str = "remote.storage.enable";
 const NAMES_CODEC: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
 
 const fn config(
@@ -96,12 +77,7 @@ const fn config(
     default: &'static str,
     rule: ValueRule,
 ) -> TopicConfig {
-    TopicConfig { name, broker_name, default, rule, support: Support::Any }
-}
-
-const fn only(mut config: TopicConfig, values: &'static [&'static str]) -> TopicConfig {
-    config.support = Support::Only(values);
-    config
+    TopicConfig { name, broker_name, default, rule }
 }
 
 use ValueRule::{
@@ -150,7 +126,7 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
     config("preallocate", "log.preallocate", "false", Bool),
     config("remote.log.copy.disable", "", "false", Bool),
     config("remote.log.delete.on.disable", "", "false", Bool),
-    only(config("remote.storage.enable", "", "false", Bool), &["false"]),
+    config(REMOTE_STORAGE, "", "false", Bool),
     config("retention.bytes", "log.retention.bytes", "-1", Long),
     config("retention.ms", "", "604800000", LongAtLeast("-1")),
     config("segment.bytes", "log.segment.bytes", "1073741824", IntAtLeast("1048576")),
@@ -188,28 +164,22 @@ impl ValueRule {
 /// The value of a topic config as it is stored.
 ///
 /// # Errors
-/// It is unknown, invalid or not honoured.
+/// It is unknown or invalid, or asks for remote storage.
 pub fn check(name: &str, value: &str) -> Result<String, ConfigRejected> {
     let config = topic_config(name).ok_or_else(|| ConfigRejected::Unknown(name.to_owned()))?;
     let (config_type, rule) = config.rule.parts();
     let value = rule::check(name, value, config_type, rule).map_err(ConfigRejected::Invalid)?;
-    match config.support {
-        Support::Only(supported) if !supported.contains(&value.as_str()) => {
-            if config.name == "remote.storage.enable" {
-                return Err(ConfigRejected::Tiered);
-            }
-            let supported = supported.join(" ");
-            Err(ConfigRejected::Unsupported { name: config.name, value, supported })
-        }
-        Support::Any | Support::Only(_) => Ok(value),
+    if name == REMOTE_STORAGE && value != "false" {
+        return Err(ConfigRejected::Tiered);
     }
+    Ok(value)
 }
 
 /// Checks the configs of a new topic and returns the overrides to store. The last of several values
 /// of one config counts.
 ///
 /// # Errors
-/// The first config that is null, unknown, invalid or not honoured.
+/// The first config that is null, unknown or invalid, or asks for remote storage.
 pub fn validate<'a>(
     configs: impl Iterator<Item = (&'a str, Option<&'a str>)>,
 ) -> Result<BTreeMap<String, String>, ConfigRejected> {

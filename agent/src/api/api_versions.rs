@@ -1,6 +1,9 @@
 //! ApiVersions (18) v0-4: what works here, and nothing else.
 
-use super::{Request, features};
+use super::{
+    Request,
+    features::{self, Feature},
+};
 use crate::{
     broker::Broker,
     wire::{
@@ -12,6 +15,9 @@ use crate::{
         versions,
     },
 };
+
+/// The last version in which no range of a feature may begin at 0.
+const LAST_WITHOUT_ZERO: i16 = 3;
 
 pub async fn handle(
     _broker: &Broker,
@@ -27,18 +33,30 @@ pub async fn handle(
     }
     ApiVersionsResponse {
         api_keys: versions::api_keys(),
-        supported_features: vec![ApiVersionsResponseSupportedFeatures {
-            name: features::METADATA_VERSION.into(),
-            min_version: *features::SUPPORTED.start(),
-            max_version: *features::SUPPORTED.end(),
-        }],
+        supported_features: supported(request.version),
         finalized_features_epoch: features::EPOCH,
-        finalized_features: vec![ApiVersionsResponseFinalizedFeatures {
-            name: features::METADATA_VERSION.into(),
-            max_version_level: features::FINALIZED,
-            min_version_level: features::FINALIZED,
-        }],
+        finalized_features: features::FEATURES.iter().map(finalized).collect(),
         ..ApiVersionsResponse::default()
+    }
+}
+
+/// Clients that stop at v3 cannot read a range that begins at 0 (KAFKA-17492).
+fn supported(version: i16) -> Vec<ApiVersionsResponseSupportedFeatures> {
+    let is_readable =
+        |feature: &&Feature| LAST_WITHOUT_ZERO < version || 0 < *feature.supported.start();
+    let one = |feature: &Feature| ApiVersionsResponseSupportedFeatures {
+        name: feature.name.into(),
+        min_version: *feature.supported.start(),
+        max_version: *feature.supported.end(),
+    };
+    features::FEATURES.iter().filter(is_readable).map(one).collect()
+}
+
+fn finalized(feature: &Feature) -> ApiVersionsResponseFinalizedFeatures {
+    ApiVersionsResponseFinalizedFeatures {
+        name: feature.name.into(),
+        max_version_level: feature.finalized,
+        min_version_level: feature.finalized,
     }
 }
 
@@ -52,7 +70,17 @@ fn is_software_word(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_software_word;
+    use super::*;
+
+    #[test]
+    fn a_range_that_begins_at_0_is_told_to_those_who_can_read_it() {
+        let names = |version: i16| {
+            let told = supported(version);
+            told.iter().map(|one| one.name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(3), ["metadata.version"]);
+        assert_eq!(names(4), ["group.version", "metadata.version"]);
+    }
 
     #[test]
     fn software_words_follow_kafkas_pattern() {

@@ -58,9 +58,21 @@ async fn described(broker: &Broker, id: Str, version: i16, operations: i32) -> G
         },
         None => Group {
             group_state: "Dead".into(),
-            error_message: Some(format!("Group {id} not found.").into()),
+            error_message: Some(why_not_classic(broker, &id).await.into()),
             ..refused(ErrorCode::GroupIdNotFound)
         },
+    }
+}
+
+/// Kafka's words for a group that is not there, or goes by the other protocol.
+async fn why_not_classic(broker: &Broker, id: &Str) -> String {
+    let group = id.as_str().to_owned();
+    match broker.ask_group(GroupQuery { group, ask: GroupAsk::ConsumerDescribe }).await {
+        Ok(GroupAnswer::ConsumerDescribed(Some(_))) => {
+            format!("Group {id} is not a classic group.")
+        }
+        // The words are for people: who asks again is told the right ones.
+        _ => format!("Group {id} not found."),
     }
 }
 

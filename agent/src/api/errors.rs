@@ -50,6 +50,12 @@ pub fn group_error(rejected: &GroupRejected) -> ErrorCode {
         GroupRejected::GroupFull => ErrorCode::GroupMaxSizeReached,
         GroupRejected::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
         GroupRejected::NonEmpty => ErrorCode::NonEmptyGroup,
+        GroupRejected::FencedMemberEpoch => ErrorCode::FencedMemberEpoch,
+        GroupRejected::StaleMemberEpoch => ErrorCode::StaleMemberEpoch,
+        GroupRejected::UnreleasedInstance => ErrorCode::UnreleasedInstanceId,
+        GroupRejected::UnsupportedAssignor => ErrorCode::UnsupportedAssignor,
+        GroupRejected::InvalidRegex => ErrorCode::InvalidRegularExpression,
+        GroupRejected::InvalidRequest => ErrorCode::InvalidRequest,
     }
 }
 
@@ -81,7 +87,6 @@ pub fn config_error(rejected: &ConfigRejected) -> ErrorCode {
         ConfigRejected::Unknown(_)
         | ConfigRejected::Null(_)
         | ConfigRejected::Invalid(_)
-        | ConfigRejected::Unsupported { .. }
         | ConfigRejected::Tiered => ErrorCode::InvalidConfig,
     }
 }

@@ -53,10 +53,9 @@ pub async fn handle(
     let (Ok(session), Ok(rebalance)) = (
         u32::try_from(body.session_timeout_ms),
         // v0 has none and means the session timeout.
-        u32::try_from(if request.version == 0 || body.rebalance_timeout_ms < 0 {
-            body.session_timeout_ms
-        } else {
-            body.rebalance_timeout_ms
+        u32::try_from(match request.version {
+            0 => body.session_timeout_ms,
+            _ => body.rebalance_timeout_ms.max(0),
         }),
     ) else {
         return refused(request, ErrorCode::InvalidSessionTimeout, &body.member_id);
@@ -102,16 +101,24 @@ async fn join(
             // The state outlives the frame: do not pin it.
             .map(|one| (one.name.as_str().to_owned(), copied(&one.metadata)))
             .collect(),
+        limits: broker.options.group_limits,
     };
     let mut watch = broker.view.watch_group(&group);
     let unanswered = |error| (coordinator_error(&error), None);
     let mut answer = propose(broker, &group, join).await.map_err(unanswered)?;
     request.release_memory();
+    let mut parked = None;
     loop {
-        let (member, version) = match answer.map_err(rejection)? {
+        // As in Kafka: who waited and is out is nobody; who was replaced is named by its old id.
+        let refused = |(code, named): Refusal| match code {
+            ErrorCode::UnknownMemberId => (code, parked.map(|_| Str::EMPTY)),
+            _ => (code, named.or(parked)),
+        };
+        let (member, version) = match answer.map_err(|rejected| refused(rejection(rejected)))? {
             Progress::Ready(result) => return Ok(result),
             Progress::Pending { member, version } => (member, version),
         };
+        parked = Some(member.as_str().into());
         // A time-out only asks again, which tells the coordinator that the member still waits.
         let _ = broker.seams.timeout(ASK_AGAIN, watch.passed(version)).await;
         let ask = GroupAsk::Join { member, request: id };

@@ -4,7 +4,7 @@ use aquifer_metadata::{
     client::CallError,
     machine::{
         QUERY_LISTED_MAX,
-        group::types::GroupState,
+        group::types::{GroupKind, GroupState},
         query::{Answer, GroupListed, Query},
     },
 };
@@ -16,9 +16,6 @@ use crate::{
     wire::messages::{ListGroupsRequest, ListGroupsResponse, ListGroupsResponseGroups},
 };
 
-/// Groups whose members follow the classic protocol, and those without members.
-const CLASSIC: &str = "classic";
-
 pub async fn handle(
     broker: &Broker,
     _request: &Request<'_>,
@@ -27,7 +24,8 @@ pub async fn handle(
     let is_asked = |filter: &[crate::wire::codec::Str], name: &str| {
         filter.is_empty() || filter.iter().any(|one| one.eq_ignore_ascii_case(name))
     };
-    if !is_asked(&body.types_filter, CLASSIC) {
+    let kinds = [GroupKind::Classic, GroupKind::Consumer];
+    if !kinds.into_iter().any(|kind| is_asked(&body.types_filter, kind_name(kind))) {
         return ListGroupsResponse::default();
     }
     let groups = match groups(broker).await {
@@ -40,13 +38,14 @@ pub async fn handle(
     let ownership = Ownership::now(broker).await;
     let owned = groups.into_iter().filter(|listed| {
         is_asked(&body.states_filter, state_name(listed.state))
+            && is_asked(&body.types_filter, kind_name(listed.kind))
             && ownership.covers(placement::slot_of(listed.group.as_bytes()))
     });
     let told = owned.map(|listed| ListGroupsResponseGroups {
         group_id: listed.group.into(),
         protocol_type: listed.protocol_type.unwrap_or_default().into(),
         group_state: state_name(listed.state).into(),
-        group_type: CLASSIC.into(),
+        group_type: kind_name(listed.kind).into(),
     });
     ListGroupsResponse { groups: told.collect(), ..ListGroupsResponse::default() }
 }
@@ -58,11 +57,21 @@ pub fn state_name(state: GroupState) -> &'static str {
         GroupState::PreparingRebalance => "PreparingRebalance",
         GroupState::CompletingRebalance => "CompletingRebalance",
         GroupState::Stable => "Stable",
+        GroupState::Assigning => "Assigning",
+        GroupState::Reconciling => "Reconciling",
+    }
+}
+
+/// Kafka's name of a group's protocol. One without members is what it was.
+fn kind_name(kind: GroupKind) -> &'static str {
+    match kind {
+        GroupKind::Classic => "classic",
+        GroupKind::Consumer => "consumer",
     }
 }
 
 /// All groups, page by page.
-async fn groups(broker: &Broker) -> Result<Vec<GroupListed>, CallError> {
+pub async fn groups(broker: &Broker) -> Result<Vec<GroupListed>, CallError> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let query = Query::Groups { after, limit: QUERY_LISTED_MAX };

@@ -6,13 +6,18 @@ use std::{collections::BTreeMap, sync::Arc};
 use aquifer_metadata::{
     machine::group::{
         command::CommittedOffset,
-        query::{GroupAnswer, GroupAsk, GroupQuery},
+        query::{GroupAnswer, GroupAsk, GroupQuery, OffsetReader},
+        types::MemberId,
     },
     watch::CatalogTopic,
 };
 use aquifer_storage::model::{PartitionIndex, TopicId, TopicPartition};
 
-use super::{Request, errors::coordinator_error, topics};
+use super::{
+    Request,
+    errors::{coordinator_error, group_error},
+    topics,
+};
 use crate::{
     broker::{Broker, mismatch},
     wire::{
@@ -86,9 +91,10 @@ async fn fetch(
     asked: OffsetFetchRequestGroups,
 ) -> OffsetFetchResponseGroups {
     let group = asked.group_id.as_str();
+    let reader = reader(&asked);
     let answer = match &asked.topics {
-        None => all(broker, group).await,
-        Some(topics) => some(broker, version, group, topics).await,
+        None => all(broker, (group, reader)).await,
+        Some(topics) => some(broker, version, (group, reader), topics).await,
     };
     let (topics, code) = match (answer, asked.topics) {
         (Ok(topics), _) => (topics, ErrorCode::None),
@@ -101,15 +107,30 @@ async fn fetch(
     OffsetFetchResponseGroups { group_id: asked.group_id, topics, error_code: code.code() }
 }
 
+/// A group, and the member that says it reads. Classic groups are told to whoever asks.
+type Asker<'a> = (&'a str, Option<OffsetReader>);
+
+/// The member of a request; neither a name nor an epoch is what clients without members send, and
+/// all before version 9.
+fn reader(asked: &OffsetFetchRequestGroups) -> Option<OffsetReader> {
+    let (member, epoch) = (asked.member_id.as_ref(), asked.member_epoch);
+    (member.is_some() || 0 <= epoch).then(|| OffsetReader {
+        member: MemberId::new(member.map_or("", |member| member.as_str())),
+        epoch,
+    })
+}
+
 /// What a group committed; partitions it did not commit are left out.
 async fn committed(
     broker: &Broker,
-    group: &str,
+    (group, reader): Asker<'_>,
     partitions: Option<Vec<TopicPartition>>,
 ) -> Result<Committed, ErrorCode> {
-    let query = GroupQuery { group: group.to_owned(), ask: GroupAsk::Offsets { partitions } };
+    let ask = GroupAsk::Offsets { partitions, reader };
+    let query = GroupQuery { group: group.to_owned(), ask };
     match broker.ask_group(query).await {
-        Ok(GroupAnswer::Offsets(offsets)) => Ok(offsets.into_iter().collect()),
+        Ok(GroupAnswer::Offsets(Ok(offsets))) => Ok(offsets.into_iter().collect()),
+        Ok(GroupAnswer::Offsets(Err(rejected))) => Err(group_error(&rejected)),
         Ok(other) => Err(coordinator_error(&mismatch("query", &other))),
         Err(error) => Err(coordinator_error(&error)),
     }
@@ -131,10 +152,10 @@ async fn find(
 }
 
 /// Everything the group committed, of topics that still exist.
-async fn all(broker: &Broker, group: &str) -> Result<Topics, ErrorCode> {
+async fn all(broker: &Broker, asker: Asker<'_>) -> Result<Topics, ErrorCode> {
     let mut by_topic: BTreeMap<TopicId, Vec<OffsetFetchResponseGroupsTopicsPartitions>> =
         BTreeMap::new();
-    for (partition, offset) in &committed(broker, group, None).await? {
+    for (partition, offset) in &committed(broker, asker, None).await? {
         let row = row(partition.partition.value(), Some(offset));
         by_topic.entry(partition.topic).or_default().push(row);
     }
@@ -153,7 +174,7 @@ async fn all(broker: &Broker, group: &str) -> Result<Topics, ErrorCode> {
 async fn some(
     broker: &Broker,
     version: i16,
-    group: &str,
+    asker: Asker<'_>,
     asked: &[OffsetFetchRequestGroupsTopics],
 ) -> Result<Topics, ErrorCode> {
     let by_id = FIRST_BY_ID <= version;
@@ -167,7 +188,7 @@ async fn some(
         }
         found.push(topic);
     }
-    let committed = committed(broker, group, Some(partitions)).await?;
+    let committed = committed(broker, asker, Some(partitions)).await?;
     let answers = asked.iter().zip(found).map(|(one, topic)| {
         rows(one.clone(), |index| match topic {
             Ok(topic) => Ok(committed.get(&at(topic, index))),

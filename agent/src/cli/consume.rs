@@ -2,7 +2,7 @@
 
 mod aborted;
 mod reader;
-mod start;
+pub mod start;
 
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;

@@ -1,7 +1,11 @@
-//! `aquifer group`: list and describe consumer groups.
+//! `aquifer group`: list, describe, reset and delete consumer groups.
 
+mod delete;
 mod describe;
+mod lag;
 mod members;
+mod offsets;
+mod reset;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -51,6 +55,38 @@ Lag is how many offsets lie between the committed one and the end of the partiti
         #[arg(required = true, value_name = "GROUP")]
         names: Vec<String>,
     },
+    /// Tells how much groups have not read yet, by partition or in total.
+    #[command(after_help = "Examples:
+  aquifer group lag billing
+  aquifer group lag --summary
+  aquifer group lag billing -o json | jq '.groups[0].topics[] | {topic, lag}'
+  aquifer group lag billing -o json > saved.json  # for `reset --from-file`")]
+    Lag(lag::LagArgs),
+    /// Sends a group without members to other offsets.
+    #[command(after_help = "Examples:
+  aquifer group reset billing --topic orders --to earliest
+  aquifer group reset billing --topic orders --to earliest --execute
+  aquifer group reset billing --topic orders:0,2 --to 1500 --execute
+  aquifer group reset billing --all-topics --to 2026-01-31T12:00:00Z --execute
+  aquifer group reset billing --all-topics --to -2h --execute
+  aquifer group reset billing --topic orders --shift -100 --execute
+  aquifer group reset billing --from-file saved.json --execute
+
+What it would do is shown, and done only with --execute. An offset that is not kept any more, or
+not there yet, becomes the nearest one that is. A group that is not there is made.")]
+    Reset(reset::ResetArgs),
+    /// Deletes groups without members, with what they committed.
+    #[command(after_help = "Examples:
+  aquifer group delete billing
+  aquifer group delete billing audit --if-exists")]
+    Delete {
+        /// Their names.
+        #[arg(required = true, value_name = "GROUP")]
+        names: Vec<String>,
+        /// Groups that are not there are no error.
+        #[arg(long)]
+        if_exists: bool,
+    },
 }
 
 /// Runs it.
@@ -59,12 +95,14 @@ Lag is how many offsets lie between the committed one and the end of the partiti
 /// What failed.
 pub async fn run(args: GroupArgs, world: &World, mut output: Output) -> anyhow::Result<()> {
     let mut client = Client::connect(&args.connect, world.seams.clone()).await?;
+    let (client, output, format) = (&mut client, &mut output, args.format.output);
     match args.command {
-        GroupCommand::List { state } => {
-            list(&mut client, &mut output, args.format.output, &state).await
-        }
-        GroupCommand::Describe { names } => {
-            describe::run(&mut client, &mut output, args.format.output, &names).await
+        GroupCommand::List { state } => list(client, output, format, &state).await,
+        GroupCommand::Describe { names } => describe::run(client, output, format, &names).await,
+        GroupCommand::Lag(args) => lag::run(client, output, format, &args).await,
+        GroupCommand::Reset(args) => reset::run(client, output, format, &args).await,
+        GroupCommand::Delete { names, if_exists } => {
+            delete::run(client, output, format, (&names, if_exists)).await
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Laws of settings.
 
+use aquifer_metadata::{machine::group::GroupSettings, node::expiry::OffsetExpiry};
+use clap::Parser;
+
 use super::*;
 
 fn flags(arguments: &[&str]) -> Flags {
@@ -74,6 +77,20 @@ fn periods_take_units_and_a_range() {
 }
 
 #[test]
+fn the_lag_of_groups_is_asked_for_now_and_then_or_never() {
+    let interval = |text: &str| {
+        load(&flags(&["-o", &format!("group.lag.interval={text}")]))
+            .map(|settings| settings.options.group_lag_interval)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(interval("0s"), Ok(Duration::ZERO));
+    assert_eq!(interval("100ms"), Ok(Duration::from_millis(100)));
+    for wrong in ["0", "1ms", "2h"] {
+        assert!(interval(wrong).expect_err(wrong).contains("group.lag.interval"), "{wrong}");
+    }
+}
+
+#[test]
 fn voters_are_named_once_each_with_an_id_and_an_address() {
     let voters = parse_voters("1=a:1, 2=b:1,3=c:1").expect("three voters");
     assert_eq!(voters[&2], "b:1");
@@ -82,4 +99,26 @@ fn voters_are_named_once_each_with_an_id_and_an_address() {
     }
     let many: Vec<String> = (1..=8).map(|id| format!("{id}=a:{id}")).collect();
     assert!(parse_voters(&many.join(",")).is_err());
+}
+
+#[test]
+fn settings_of_groups_have_kafkas_names_and_are_shown_as_given() {
+    let of = |given: &[&str]| {
+        let options: Vec<&str> = given.iter().flat_map(|one| ["-o", one]).collect();
+        load(&flags(&options)).map(|settings| settings.options)
+    };
+    let none = of(&[]).expect("loads");
+    assert_eq!((none.group_limits, none.offset_expiry), (None, OffsetExpiry::default()));
+    let limits = of(&["group.max.size=3"]).expect("loads").group_limits;
+    assert_eq!(limits, Some(GroupSettings { max_size: 3, ..GroupSettings::default() }));
+    let given = ["group.initial.rebalance.delay.ms=0", "offsets.retention.minutes=2"];
+    let options = of(&given).expect("loads");
+    assert_eq!(options.group_limits.map(|limits| limits.initial_rebalance_delay_ms), Some(0));
+    assert_eq!(options.offset_expiry.retention, Duration::from_secs(120));
+    assert_eq!(options.given.get("offsets.retention.minutes").map(String::as_str), Some("2"));
+    let interval = of(&["offsets.retention.check.interval.ms=5"]).expect("loads").offset_expiry;
+    assert_eq!(interval.check_interval, Duration::from_millis(5));
+    for bad in ["group.max.size=0", "offsets.retention.minutes=0", "group.max.size=2147483648"] {
+        assert!(of(&[bad]).is_err(), "{bad}");
+    }
 }

@@ -255,12 +255,8 @@ impl Schema {
         match self {
             Self::Topic => topic_config::check(name, value).map_err(topic_refused),
             Self::AllBrokers | Self::OneBroker => match table::broker().get(name) {
-                Some(config) => {
-                    let value = rule::check(name, value, config.config_type, config.rule)
-                        .map_err(AlterRefused::Request)?;
-                    check_default(name, &value)?;
-                    Ok(value)
-                }
+                Some(config) => rule::check(name, value, config.config_type, config.rule)
+                    .map_err(AlterRefused::Request),
                 // As Kafka: it may be the config of a plugin.
                 None => Ok(value.to_owned()),
             },
@@ -273,18 +269,6 @@ impl Schema {
 /// A topic config's refusal as one of an alteration.
 pub fn topic_refused(rejected: TopicConfigRejected) -> AlterRefused {
     AlterRefused::Config(rejected.to_string())
-}
-
-/// Whether topics may have a value that they would inherit.
-fn check_default(name: &str, value: &str) -> Result<(), AlterRefused> {
-    let inherits = |config: &&topic_config::TopicConfig| config.broker_name == name;
-    let Some(config) = topic_config::TOPIC_CONFIGS.iter().find(inherits) else { return Ok(()) };
-    match topic_config::check(config.name, value) {
-        Err(refused @ TopicConfigRejected::Unsupported { .. }) => {
-            Err(AlterRefused::Request(refused.to_string()))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn check_group(name: &str, value: &str, layers: &Layers<'_>) -> Result<String, String> {

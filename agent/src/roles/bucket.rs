@@ -8,13 +8,14 @@ use aquifer_storage::{
     probe::{self, Depth, Verdict},
     seam::Seams,
     store::{
-        Store,
+        Store, azure,
         file::FileStore,
+        gcs,
         hedge::HedgedStore,
         memory::MemoryStore,
         metered::{MeteredStore, StoreCounters},
         retry::{RetryPolicy, RetryingStore},
-        s3::{BucketApi, NotMade, S3Options, S3Store},
+        s3::{self, BucketApi, NotMade, S3Options},
         url::StoreUrl,
     },
 };
@@ -44,7 +45,13 @@ pub async fn open(settings: &Settings, seams: &Seams) -> anyhow::Result<Bucket> 
 /// # Errors
 /// The store refuses to make it. Missing rules and a store that is down are warnings.
 pub async fn create(url: &StoreUrl, seams: &Seams) -> anyhow::Result<()> {
-    let StoreUrl::S3 { bucket, prefix } = url else { return Ok(()) };
+    let (bucket, prefix) = match url {
+        StoreUrl::S3 { bucket, prefix } => (bucket, prefix),
+        StoreUrl::Gcs { bucket: name, .. } | StoreUrl::Azure { container: name, .. } => {
+            anyhow::bail!("--create-bucket makes buckets of S3: make {name} with the store's tools")
+        }
+        StoreUrl::File { .. } | StoreUrl::Memory => return Ok(()),
+    };
     let options = s3_options(bucket, prefix);
     let api = BucketApi::from_environment(&options, &variable, seams.clone()).context("--store")?;
     match api.make().await {
@@ -76,7 +83,13 @@ pub fn open_url(url: &str, seams: &Seams) -> anyhow::Result<Bucket> {
         }
         StoreUrl::S3 { bucket, prefix } => {
             let options = s3_options(bucket, prefix);
-            decorate(S3Store::from_environment(&options, &variable).context("--store")?, seams)
+            decorate(s3::open(&options, &variable).context("--store")?, seams)
+        }
+        StoreUrl::Gcs { bucket, prefix } => {
+            decorate(gcs::open(bucket, prefix, &variable).context("--store")?, seams)
+        }
+        StoreUrl::Azure { container, prefix } => {
+            decorate(azure::open(container, prefix, &variable).context("--store")?, seams)
         }
     };
     Ok(Bucket { store, counters, url })

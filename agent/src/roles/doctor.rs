@@ -89,8 +89,11 @@ async fn store(bucket: &Bucket, seams: &Seams) -> Vec<Finding> {
     }
     let seen = probe::observe(bucket.store.as_ref(), Depth::Whole, seams).await;
     let mut findings = probe::judge::judge(&seen);
-    // What a store that takes nothing says of itself would only repeat that.
-    if let (StoreUrl::S3 { bucket: name, prefix }, true) = (&bucket.url, seen.put.is_answered()) {
+    if !seen.put.is_answered() {
+        unreached(bucket, &mut findings, seams).await;
+        return findings;
+    }
+    if let StoreUrl::S3 { bucket: name, prefix } = &bucket.url {
         match facts(bucket, (name, prefix), seams).await {
             Ok(found) => findings.extend(found),
             Err(error) => {
@@ -104,6 +107,23 @@ async fn store(bucket: &Bucket, seams: &Seams) -> Vec<Finding> {
         findings.push(Finding::ok("leftovers", format!("deleted {count} of tests that died")));
     }
     findings
+}
+
+/// A start waits for a store that does not answer; who asks what is wrong is told that this is.
+async fn unreached(bucket: &Bucket, findings: &mut [Finding], seams: &Seams) {
+    let Some(write) = findings.first_mut() else { return };
+    if let (StoreUrl::S3 { bucket: name, prefix }, Verdict::Unknown) = (&bucket.url, write.verdict)
+    {
+        let options = bucket::s3_options(name, prefix);
+        match BucketApi::from_environment(&options, &bucket::variable, seams.clone()) {
+            Err(error) => write.what = error.to_string(),
+            Ok(api) => match api.reach().await {
+                Err(error) => write.what = format!("{}: {error}", write.what),
+                Ok(status) => write.what = format!("{}; HEAD of it: {status}", write.what),
+            },
+        }
+    }
+    write.verdict = Verdict::Failed;
 }
 
 /// What S3's own API tells of a bucket.

@@ -8,7 +8,7 @@ use aquifer_metadata::{
     client::cluster::{OperationError, Operator},
     machine::Genesis,
     node::{
-        MetadataNode, NodeConfig, Tuning,
+        MetadataNode, NodeConfig,
         folder::{Home, Identity},
     },
     service,
@@ -139,7 +139,8 @@ impl Start<'_> {
             None => (self.settings.id, self.found(seams).await?, true),
         };
         let data_dir = self.settings.data.clone();
-        let config = NodeConfig { node_id, data_dir, genesis, tuning: Tuning::default() };
+        let tuning = parts::tuning(self.settings);
+        let config = NodeConfig { node_id, data_dir, genesis, tuning };
         let starting = MetadataNode::start_member_in(home, config, seams.clone());
         Ok((starting.await.context("--data")?, founds))
     }

@@ -12,6 +12,7 @@ use aquifer_agent::{
     config::Settings,
     configs::layers::is_topic_default,
     fetch::{FetchDeps, FetchLimits, Fetcher},
+    group_lag,
     metrics::{Metrics, StoreMetrics},
     produce::{FlushLimits, Producer, ProducerConfig, ProducerDeps, PutBudget, WriteThrough},
     server::listener,
@@ -75,9 +76,14 @@ pub async fn start_node(
         node_id: settings.id,
         data_dir: settings.data.clone(),
         genesis,
-        tuning: Tuning::default(),
+        tuning: tuning(settings),
     };
     MetadataNode::start(config, seams.clone()).await.context("--data")
+}
+
+/// What a metadata node does otherwise when it is told so.
+pub fn tuning(settings: &Settings) -> Tuning {
+    Tuning { offset_expiry: settings.options.offset_expiry, ..Tuning::default() }
 }
 
 /// Refuses to begin a cluster where one is, whose data folder was lost perhaps. Waits for a store
@@ -241,6 +247,8 @@ impl Agent {
             group_requests: AtomicU64::new(0),
             reworks: tokio::sync::Semaphore::new(aquifer_agent::broker::REWORKS_MAX).into(),
         });
+        let lag = group_lag::run(Arc::clone(&broker), services.clone().cancelled_owned());
+        broker.seams.spawn("group lag", lag);
         readiness.send_replace(Readiness::Ready);
         Ok(Self { broker, settings, bucket, kafka, readiness, services })
     }
@@ -264,7 +272,7 @@ impl Agent {
     fn cost(&self) -> String {
         let puts = puts_per_second(&self.settings, &self.bucket);
         match self.bucket.url {
-            StoreUrl::S3 { .. } => {
+            StoreUrl::S3 { .. } | StoreUrl::Gcs { .. } | StoreUrl::Azure { .. } => {
                 let dollars = f64::from(puts) * SECONDS_PER_MONTH * DOLLARS_PER_PUT;
                 format!(
                     "at most {puts} PUT/s besides full objects: up to ${dollars:.0} a month at \
@@ -323,7 +331,11 @@ async fn serve_http(
 
 fn puts_per_second(settings: &Settings, bucket: &Bucket) -> u32 {
     let (on_bucket, on_folder) = PUTS_PER_SECOND;
-    let default = if matches!(bucket.url, StoreUrl::S3 { .. }) { on_bucket } else { on_folder };
+    let default = if !matches!(bucket.url, StoreUrl::File { .. } | StoreUrl::Memory) {
+        on_bucket
+    } else {
+        on_folder
+    };
     settings.options.puts_per_second.unwrap_or(default)
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context;
-use aquifer_storage::store::{FileStore, MemoryStore, S3Options, S3Store, Store, StoreUrl};
+use aquifer_storage::store::{FileStore, MemoryStore, S3Options, Store, StoreUrl, s3};
 use bytes::Bytes;
 use clap::Args;
 use hdrhistogram::Histogram;
@@ -92,8 +92,11 @@ impl StoreArgs {
                     virtual_hosted: self.s3_virtual_hosted,
                     ..S3Options::default()
                 };
-                let store = S3Store::from_environment(&options, &|name| self.variable(name));
+                let store = s3::open(&options, &|name| self.variable(name));
                 Arc::new(store.context("--store")?)
+            }
+            other @ (StoreUrl::Gcs { .. } | StoreUrl::Azure { .. }) => {
+                anyhow::bail!("--store {other}: limits are measured of file, memory and s3 stores")
             }
         }))
     }

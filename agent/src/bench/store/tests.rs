@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aquifer_storage::{
     error::{Outcome, StoreCondition},
-    store::{S3Options, S3Store, Store, conformance},
+    store::{BucketStore, S3Options, Store, conformance, s3},
 };
 use bytes::Bytes;
 use clap::Parser;
@@ -48,8 +48,8 @@ impl Running {
     }
 
     /// Our own client of it.
-    fn client(&self) -> S3Store {
-        S3Store::new(&S3Options {
+    fn client(&self) -> BucketStore {
+        s3::with_options(&S3Options {
             bucket: "water".to_owned(),
             prefix: "well".to_owned(),
             endpoint: Some(format!("http://{}", self.address)),
@@ -104,7 +104,7 @@ struct Answered {
     body: String,
 }
 
-async fn put(store: &S3Store, key: &str) -> Result<(), aquifer_storage::error::StoreError> {
+async fn put(store: &BucketStore, key: &str) -> Result<(), aquifer_storage::error::StoreError> {
     store.put(key, vec![Bytes::from_static(b"deep "), Bytes::from_static(b"water")]).await
 }
 

@@ -57,6 +57,20 @@ impl FromStr for Start {
     }
 }
 
+impl Start {
+    /// The time it names, in milliseconds since 1970, if it names one.
+    pub fn time(self, now: i64) -> Option<i64> {
+        match self {
+            Self::Time(millis) => Some(millis),
+            Self::Ago(ago) => {
+                let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+                Some(now.saturating_sub(ago).max(0))
+            }
+            Self::Beginning | Self::End | Self::Offset(_) | Self::Last(_) => None,
+        }
+    }
+}
+
 /// Where each partition is read from, and to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ends(pub BTreeMap<i32, Range>);
@@ -83,7 +97,7 @@ impl Ends {
         isolation: Isolation,
     ) -> Result<Self, ClientError> {
         let earliest = client.offsets(topic, partitions, OffsetSpec::Earliest, isolation).await?;
-        let at_time = match time(start, client.seams().clock.wall().millis()) {
+        let at_time = match start.time(client.seams().clock.wall().millis()) {
             Some(millis) => {
                 let at = OffsetSpec::AtTimestamp(millis);
                 client.offsets(topic, partitions, at, isolation).await?
@@ -108,17 +122,6 @@ impl Ends {
     pub fn records(&self) -> u64 {
         let count = |range: &Range| u64::try_from(range.end - range.from).unwrap_or(0);
         self.0.values().map(count).sum()
-    }
-}
-
-fn time(start: Start, now: i64) -> Option<i64> {
-    match start {
-        Start::Time(millis) => Some(millis),
-        Start::Ago(ago) => {
-            let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-            Some(now.saturating_sub(ago).max(0))
-        }
-        Start::Beginning | Start::End | Start::Offset(_) | Start::Last(_) => None,
     }
 }
 
@@ -171,6 +174,6 @@ mod tests {
         assert_eq!(at(Start::Last(4)), 16);
         assert_eq!(at(Start::Last(i64::MAX)), 10);
         assert_eq!(at(Start::Time(0)), 15);
-        assert_eq!(time(Start::Ago(Duration::from_secs(2)), 1000), Some(0));
+        assert_eq!(Start::Ago(Duration::from_secs(2)).time(1000), Some(0));
     }
 }

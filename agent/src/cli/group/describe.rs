@@ -1,32 +1,24 @@
 //! `aquifer group describe`: members, committed offsets and lag.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::members::{Member, Membership, membership};
-use crate::{
-    cli::{
-        client::{Client, ClientError, Isolation, OffsetSpec},
-        failures,
-        output::{Format, Output, Table},
-        suggest,
-    },
-    wire::{
-        Str,
-        messages::{OffsetFetchRequest, OffsetFetchRequestGroups, OffsetFetchResponse},
-    },
+use super::{
+    members::{Member, Membership, membership},
+    offsets::{committed, latest},
+};
+use crate::cli::{
+    client::{Client, ClientError},
+    failures,
+    output::{Format, Output, Table},
 };
 
-/// From version 10 on topics are named by id only, which says nothing to a reader.
-const OFFSET_FETCH: std::ops::RangeInclusive<i16> = 2..=9;
-
+/// A group, its members and how far it has read.
 #[derive(Serialize)]
-struct DescribedGroup {
-    group: String,
+pub struct DescribedGroup {
+    /// Its name.
+    pub group: String,
     #[serde(rename = "type")]
     kind: &'static str,
     state: String,
@@ -34,24 +26,26 @@ struct DescribedGroup {
     /// Its coordinator's address.
     coordinator: String,
     members: Vec<Member>,
-    offsets: Vec<GroupOffset>,
+    /// By topic and partition.
+    pub offsets: Vec<GroupOffset>,
 }
 
 /// A partition that the group reads, or has read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct GroupOffset {
-    topic: String,
-    partition: i32,
+pub struct GroupOffset {
+    /// The topic.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
     /// The next offset the group would read; `None` when it never committed.
-    committed: Option<i64>,
+    pub committed: Option<i64>,
     /// The offset that the next record gets; `None` when nobody serves the partition.
-    latest: Option<i64>,
-    lag: Option<i64>,
+    pub latest: Option<i64>,
+    /// How many offsets lie between them, where there are both.
+    pub lag: Option<i64>,
     /// Who reads it now.
     member_id: Option<String>,
 }
-
-type Committed = BTreeMap<(String, i32), i64>;
 
 /// Describes the groups of `names`.
 ///
@@ -87,7 +81,11 @@ pub async fn run(
     failures(errors)
 }
 
-async fn described(client: &mut Client, name: &str) -> Result<DescribedGroup, ClientError> {
+/// How a group stands.
+///
+/// # Errors
+/// It is not there, or nobody says.
+pub async fn described(client: &mut Client, name: &str) -> Result<DescribedGroup, ClientError> {
     let (coordinator, membership, committed) = client
         .retrying(async |client| {
             let broker = client.coordinator(name).await?;
@@ -98,9 +96,7 @@ async fn described(client: &mut Client, name: &str) -> Result<DescribedGroup, Cl
         .await?;
     let is_nothing = membership.members.is_empty() && committed.is_empty();
     if membership.state == "Dead" && is_nothing {
-        let known = super::groups(client).await.unwrap_or_default();
-        let hint = suggest::hint(name, known.iter().map(|group| group.group.as_str()));
-        return Err(ClientError::Missing(format!("there is no group {name}{hint}")));
+        return Err(super::delete::absent(client, name).await);
     }
     let readers = readers(&membership);
     let partitions: BTreeSet<(String, i32)> =
@@ -136,82 +132,6 @@ fn readers(membership: &Membership) -> BTreeMap<(String, i32), String> {
         }
     }
     readers
-}
-
-/// All committed offsets of a group.
-async fn committed(
-    client: &mut Client,
-    broker: &str,
-    group: &str,
-) -> Result<Committed, ClientError> {
-    // Up to version 7 a request is about one group and says so elsewhere.
-    let of_group = OffsetFetchRequestGroups {
-        group_id: Str::from(group),
-        member_id: None,
-        member_epoch: -1,
-        topics: None,
-    };
-    let request = OffsetFetchRequest {
-        group_id: Str::from(group),
-        topics: None,
-        groups: vec![of_group],
-        require_stable: false,
-    };
-    let answer: OffsetFetchResponse =
-        client.call_at(broker, OFFSET_FETCH, &request, Duration::ZERO).await?;
-    let subject = || format!("offsets of group {group}");
-    ClientError::check(subject, answer.error_code)?;
-    let mut committed = Committed::new();
-    let mut insert = |topic: &Str, partition: i32, offset: i64| {
-        if 0 <= offset {
-            committed.insert((topic.to_string(), partition), offset);
-        }
-    };
-    for topic in &answer.topics {
-        for row in &topic.partitions {
-            ClientError::check(subject, row.error_code)?;
-            insert(&topic.name, row.partition_index, row.committed_offset);
-        }
-    }
-    for of_group in &answer.groups {
-        ClientError::check(subject, of_group.error_code)?;
-        for topic in &of_group.topics {
-            for row in &topic.partitions {
-                ClientError::check(subject, row.error_code)?;
-                insert(&topic.name, row.partition_index, row.committed_offset);
-            }
-        }
-    }
-    Ok(committed)
-}
-
-/// Where the partitions end; those of topics that are gone have no end.
-async fn latest(
-    client: &mut Client,
-    partitions: &BTreeSet<(String, i32)>,
-) -> Result<Committed, ClientError> {
-    let names: BTreeSet<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
-    let names: Vec<&str> = names.into_iter().collect();
-    if names.is_empty() {
-        return Ok(Committed::new());
-    }
-    let mut latest = Committed::new();
-    for topic in client.cluster(Some(&names)).await?.topics {
-        let wanted = |index: &i32| partitions.contains(&(topic.name.to_string(), *index));
-        let led = topic
-            .partitions
-            .iter()
-            .filter(|(index, partition)| wanted(index) && partition.leader.is_some());
-        let led: Vec<i32> = led.map(|(index, _)| *index).collect();
-        let found =
-            client.offsets(&topic, &led, OffsetSpec::Latest, Isolation::ReadUncommitted).await?;
-        for (index, listed) in found {
-            if let Some(offset) = listed.offset {
-                latest.insert((topic.name.to_string(), index), offset);
-            }
-        }
-    }
-    Ok(latest)
 }
 
 fn print(output: &mut Output, group: &DescribedGroup) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use aquifer_metadata::{
     machine::{
         command::{AppliedReply, Command, GroupReply, HostPort, Reply},
         group::command::GroupAction,
-        query::{Answer as QueryAnswer, Query},
+        query::{Answer as QueryAnswer, GroupAnswer, Query},
     },
     watch::{Catalog, CatalogTopic, WatchEvent},
 };
@@ -109,6 +109,11 @@ impl Metadata for HeldGroups {
     }
 
     async fn query(&self, query: Query) -> Result<(LogIndex, QueryAnswer), CallError> {
+        // A classic group, to whoever asks before it commits.
+        if let Query::Group(_) = query {
+            let answer = QueryAnswer::Group(GroupAnswer::ConsumerDescribed(None));
+            return Ok((LogIndex::new(1), answer));
+        }
         self.inner.query(query).await
     }
 
