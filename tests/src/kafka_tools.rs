@@ -7,11 +7,15 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Output, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
 
 use crate::{client::java, matrix::tables, process::tool};
+
+/// How long a tool is asked for what comes later.
+const UNTIL_MAX: Duration = Duration::from_secs(60);
 
 /// The tools over one broker address, and what came of each use.
 pub struct Tools<'a> {
@@ -26,6 +30,8 @@ pub enum Says<'a> {
     Exactly(&'a str),
     /// Each of these somewhere on standard output or standard error.
     All(&'a [&'a str]),
+    /// Each of these as a whole line, of either output, with one blank where the tool has several.
+    Lines(&'a [&'a str]),
     /// All of the first, none of the second.
     Only(&'a [&'a str], &'a [&'a str]),
 }
@@ -105,6 +111,27 @@ impl<'a> Tools<'a> {
         self.outcomes.push((main.to_owned(), use_of.join(" "), outcome));
     }
 
+    /// Runs a tool until it says `text`, with one blank where it has several; a minute at most.
+    ///
+    /// # Errors
+    /// It never does.
+    pub fn until(&self, main: &str, words: &[&str], text: &str) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let output = self.run(main, words, "")?;
+            let said = squeezed(&String::from_utf8_lossy(&output.stdout));
+            if said.contains(text) {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < UNTIL_MAX, "{main} {words:?} never says {text:?}: {said}");
+        }
+    }
+
+    /// The cluster's address.
+    pub const fn bootstrap(&self) -> SocketAddr {
+        self.bootstrap
+    }
+
     /// Writes what came of every use to the file of `area`, and fails with every failure.
     pub fn finish(self, area: &str) -> anyhow::Result<()> {
         let mut text = format!("## Kafka's tools: {area}\n\n| tool | use | |\n|---|---|---|\n");
@@ -134,6 +161,11 @@ fn archive() -> anyhow::Result<PathBuf> {
     Ok(Path::new(&tool("TEST_KAFKA_LIBS")?).with_file_name("tools.jsa"))
 }
 
+/// A text with one blank where it has several.
+fn squeezed(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn judge(output: &Output, code: i32, says: &Says<'_>) -> anyhow::Result<()> {
     let out = String::from_utf8_lossy(&output.stdout);
     let err = String::from_utf8_lossy(&output.stderr);
@@ -143,10 +175,17 @@ fn judge(output: &Output, code: i32, says: &Says<'_>) -> anyhow::Result<()> {
     ensure!(output.status.code() == Some(code), "exit {:?}:\n{told}", output.status.code());
     match says {
         Says::Exactly(text) => ensure!(out == *text, "{text:?} expected:\n{told}"),
+        Says::Lines(_) => {}
         Says::All(texts) | Says::Only(texts, _) => {
             for text in *texts {
                 ensure!(both.contains(text), "no {text:?} in:\n{told}");
             }
+        }
+    }
+    if let Says::Lines(lines) = says {
+        let told_lines: Vec<String> = both.lines().map(squeezed).collect();
+        for line in *lines {
+            ensure!(told_lines.iter().any(|told| told == line), "no line {line:?} in:\n{told}");
         }
     }
     if let Says::Only(_, never) = says {

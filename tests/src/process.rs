@@ -263,13 +263,47 @@ pub fn minio(data: &std::path::Path) -> anyhow::Result<(Process, SocketAddr)> {
 
 /// A LocalStack server in memory, with a bucket named `aquifer`, started as a user would.
 pub fn localstack() -> anyhow::Result<(Process, SocketAddr)> {
-    let address = free_address()?;
-    let mut command =
-        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../localstack/localstack"));
-    command.env("S3_ADDRESS", address.to_string()).env("TEST_TOOLS", tool("TEST_TOOLS")?);
-    let mut process = Process::start("localstack", &mut command)?;
+    let (mut process, address) = emulator("localstack", "S3_ADDRESS")?;
     wait_ready(&mut process, address, "/aquifer")?;
     Ok((process, address))
+}
+
+/// An emulator of Google's store, likewise.
+pub fn fake_gcs() -> anyhow::Result<(Process, SocketAddr)> {
+    let (mut process, address) = emulator("gcs", "GCS_ADDRESS")?;
+    wait_ready(&mut process, address, "/storage/v1/b/aquifer")?;
+    Ok((process, address))
+}
+
+/// An emulator of Azure's store, likewise. It tells strangers nothing, so its words are waited for.
+pub fn azurite() -> anyhow::Result<(Process, SocketAddr)> {
+    let folder = tempfile::tempdir()?;
+    let said = folder.path().join("said");
+    let address = free_address()?;
+    let mut command = script("azure", "AZURE_ADDRESS", address)?;
+    command.stdout(std::fs::File::create(&said)?);
+    let mut process = Process::start("azurite", &mut command)?;
+    let deadline = Instant::now() + READY_MAX;
+    while !std::fs::read_to_string(&said)?.contains("container aquifer is there") {
+        process.expect_alive()?;
+        anyhow::ensure!(Instant::now() < deadline, "azurite is not ready on {address}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok((process, address))
+}
+
+fn emulator(name: &str, variable: &str) -> anyhow::Result<(Process, SocketAddr)> {
+    let address = free_address()?;
+    let process = Process::start(name, &mut script(name, variable, address)?)?;
+    Ok((process, address))
+}
+
+/// A script of `localstack/`, which is told its address by a variable.
+fn script(name: &str, variable: &str, address: SocketAddr) -> anyhow::Result<Command> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../localstack");
+    let mut command = Command::new(format!("{folder}/{name}"));
+    command.env(variable, address.to_string()).env("TEST_TOOLS", tool("TEST_TOOLS")?);
+    Ok(command)
 }
 
 /// The environment that points an S3 client at [`minio`] or a proxy before it.

@@ -4,6 +4,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes run on real clocks")]
 
+#[path = "cli/groups.rs"]
+mod groups;
 #[path = "cli/operators.rs"]
 mod operators;
 #[path = "cli/shell.rs"]
@@ -38,6 +40,9 @@ fn help_teaches_by_example_and_nonsense_is_exit_code_2() -> anyhow::Result<()> {
         "health",
         "group list",
         "group describe",
+        "group lag",
+        "group reset",
+        "group delete",
         "config get",
         "config set",
         "config unset",
@@ -63,6 +68,10 @@ fn help_teaches_by_example_and_nonsense_is_exit_code_2() -> anyhow::Result<()> {
         ("produce orders --tombstone", "--key"),
         ("topic list --bootstrap :x", "--bootstrap"),
         ("config set topic orders nothing", "NAME=VALUE"),
+        ("group reset g --topic t", "--to <WHERE>"),
+        ("group reset g --topic t --to nowhere", "current"),
+        ("group reset g --topic t:x --to 1", "TOPIC:0,2"),
+        ("group reset g --topic t --to 1 --shift 1", "cannot be used with"),
     ] {
         let told = shell.run(command)?.refused(2)?;
         assert!(told.contains(hint), "{command}: {told}");
@@ -77,7 +86,7 @@ fn help_teaches_by_example_and_nonsense_is_exit_code_2() -> anyhow::Result<()> {
 #[test]
 fn a_broker_that_is_not_there_is_one_clear_line() -> anyhow::Result<()> {
     let shell = Shell::without_broker()?;
-    let commands = ["topic list", "produce t v", "consume t", "group list", "config get topic t"];
+    let commands = ["topic list", "produce t v", "consume t", "group lag", "config get topic t"];
     for command in commands {
         let begun = Instant::now();
         let told = shell.run(command)?.refused(1)?;

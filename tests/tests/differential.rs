@@ -44,7 +44,7 @@ fn areas() -> anyhow::Result<Vec<Area>> {
 /// Asks Kafka itself; records, or compares with what was recorded.
 fn ask_kafka(area: &Area) -> anyhow::Result<Vec<String>> {
     let folder = tempfile::tempdir()?;
-    let (_kafka, address) = kafka::start(folder.path())?;
+    let (_kafka, address) = kafka::start(folder.path(), &area.settings)?;
     let Played { answers, unmet } = play(area, address)?;
     anyhow::ensure!(unmet.is_empty(), "{}: never came true: {unmet:#?}", area.name);
     if std::env::var("TEST_KAFKA").is_ok_and(|what| what == "record") {
@@ -58,7 +58,10 @@ fn ask_kafka(area: &Area) -> anyhow::Result<Vec<String>> {
 fn play_area(area: &Area) -> anyhow::Result<Verdict> {
     let drift = if is_set("TEST_KAFKA") { ask_kafka(area)? } else { Vec::new() };
     let folder = tempfile::tempdir()?;
-    let place = Place::new(folder.path().join("data"))?;
+    let mut place = Place::new(folder.path().join("data"))?;
+    let settings = area.settings.iter();
+    let options = settings.flat_map(|(name, value)| ["-o".to_owned(), format!("{name}={value}")]);
+    place.arguments.extend(options);
     let _process = place.up()?;
     let mut verdict = judge(area, &recorded::read(&area.name)?, &play(area, place.kafka)?.answers);
     verdict.wrong.extend(drift);

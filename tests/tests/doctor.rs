@@ -7,7 +7,7 @@ use std::{net::SocketAddr, process::Command, time::Duration};
 use anyhow::{Context, ensure};
 use aquifer_storage::{
     format::object_key::PROBE_PREFIX,
-    store::{S3Options, S3Store, Store},
+    store::{BucketStore, S3Options, Store, s3},
 };
 use aquifer_tests::process::{
     Place, Process, free_address, metadata_node, minio, s3_environment, tool,
@@ -47,12 +47,15 @@ fn doctor(place: &Place, more: &[&str]) -> anyhow::Result<Told> {
     Ok(Told { code: output.status.code(), document, stderr })
 }
 
-fn on_minio(folder: &tempfile::TempDir, store: &str) -> anyhow::Result<(Process, Place, S3Store)> {
+fn on_minio(
+    folder: &tempfile::TempDir,
+    store: &str,
+) -> anyhow::Result<(Process, Place, BucketStore)> {
     let (server, address): (Process, SocketAddr) = minio(&folder.path().join("minio"))?;
     let mut place = Place::new(folder.path().join("data"))?;
     place.store = Some(store.to_owned());
     place.environment = s3_environment(address);
-    let store = S3Store::new(&S3Options {
+    let store = s3::with_options(&S3Options {
         bucket: "aquifer".to_owned(),
         prefix: "well".to_owned(),
         endpoint: Some(format!("http://{address}")),
@@ -131,6 +134,9 @@ async fn a_store_that_cannot_work_refuses_the_start_in_one_line_and_one_that_is_
     place.environment = right;
 
     drop(server);
+    let down = doctor(&place, &[])?;
+    ensure!(down.code == Some(1), "{}", down.document);
+    ensure!(down.of("write")?.1.contains("refused"), "why: {}", down.document);
     let mut command = Command::new(tool("TEST_BIN")?);
     command.args(["up", "--store", "s3://aquifer/well", "--kafka", &place.kafka.to_string()]);
     command.args(["--http", &place.http.to_string(), "--data"]).arg(&place.data);

@@ -21,12 +21,18 @@ use aquifer_storage::{
     model::Lineage,
     seam::system,
     store::{
-        RetryingStore, S3Options, S3Store, Store, conformance::check_store, retry::RetryPolicy,
+        BucketStore, RetryingStore, S3Options, Store, conformance::check_store, retry::RetryPolicy,
+        s3,
     },
 };
 use aquifer_tests::process::{Process, free_address, localstack, minio, s3_environment};
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all};
+
+#[path = "stores/emulators.rs"]
+mod emulators;
+#[path = "stores/profiles.rs"]
+mod profiles;
 
 /// MinIO's bucket, and one that does not exist.
 const BUCKET: &str = "aquifer";
@@ -43,15 +49,15 @@ fn options(endpoint: SocketAddr) -> S3Options {
     }
 }
 
-fn store_at(endpoint: SocketAddr) -> anyhow::Result<S3Store> {
-    Ok(S3Store::new(&options(endpoint))?)
+fn store_at(endpoint: SocketAddr) -> anyhow::Result<BucketStore> {
+    Ok(s3::with_options(&options(endpoint))?)
 }
 
 /// A server for one test, and a store on it.
 struct Served {
     server: Process,
     address: SocketAddr,
-    store: S3Store,
+    store: BucketStore,
     folder: tempfile::TempDir,
 }
 
@@ -85,7 +91,7 @@ async fn the_conformance_suite_passes() -> anyhow::Result<()> {
     let served = served()?;
     check_store(&served.store).await;
     let whole = S3Options { prefix: String::new(), ..options(served.address) };
-    let whole = S3Store::new(&whole)?;
+    let whole = s3::with_options(&whole)?;
     let listed = whole.list("", None, 10_000).await?;
     assert!(listed.iter().all(|listed| listed.key.starts_with("well/one/")));
     for listed in listed {
@@ -112,7 +118,7 @@ async fn another_server_passes_the_suite() -> anyhow::Result<()> {
     let prefix = format!("suite/{}", std::process::id());
     let (bucket, endpoint) = (BUCKET.to_owned(), Some(endpoint));
     let options = S3Options { bucket, prefix, endpoint, ..S3Options::default() };
-    let store = S3Store::from_environment(&options, &variable)?;
+    let store = s3::open(&options, &variable)?;
     check_store(&store).await;
     Ok(())
 }
@@ -252,7 +258,7 @@ async fn a_refusal_says_nothing_happened_and_why() -> anyhow::Result<()> {
     let wrong_id = S3Options { access_key_id: Some("WRONG".to_owned()), ..options(served.address) };
     let code = ["SignatureDoesNotMatch", "InvalidAccessKeyId"];
     for (options, code) in [wrong_secret, wrong_id].iter().zip(code) {
-        let store = S3Store::new(options)?;
+        let store = s3::with_options(options)?;
         assert_told(store.put("a", body()).await, denied, code);
         assert_told(store.put_if_absent("a", Bytes::new()).await, denied, code);
         assert_told(store.get("a").await, denied, code);
@@ -261,7 +267,7 @@ async fn a_refusal_says_nothing_happened_and_why() -> anyhow::Result<()> {
         assert_told(store.delete_many(vec!["a".to_owned()]).await, denied, code);
     }
     let nowhere = S3Options { bucket: "no-such-bucket".to_owned(), ..options(served.address) };
-    let nowhere = S3Store::new(&nowhere)?;
+    let nowhere = s3::with_options(&nowhere)?;
     let (other, code) = ((Outcome::Rejected, StoreCondition::Other), "NoSuchBucket");
     assert_told(nowhere.put("a", body()).await, other, code);
     assert_told(nowhere.put_if_absent("a", Bytes::new()).await, other, code);
@@ -413,7 +419,8 @@ fn child(test: &str, variables: &[(String, String)]) -> anyhow::Result<()> {
     command.args(["--exact", test, "--nocapture"]).envs(variables.iter().cloned());
     let output = command.output()?;
     let printed = String::from_utf8_lossy(&output.stdout);
-    anyhow::ensure!(output.status.success(), "{printed}");
+    let why = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{printed}{why}");
     anyhow::ensure!(printed.contains("1 passed"), "{test} did not run: {printed}");
     Ok(())
 }
@@ -432,7 +439,7 @@ async fn in_a_child_the_environment_is_enough() -> anyhow::Result<()> {
     }
     let (bucket, prefix) = (BUCKET.to_owned(), format!("child/{}", std::process::id()));
     let options = S3Options { bucket, prefix, ..S3Options::default() };
-    let store = S3Store::from_environment(&options, &variable)?;
+    let store = s3::open(&options, &variable)?;
     check_store(&store).await;
     Ok(())
 }

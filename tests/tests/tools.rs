@@ -3,6 +3,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes run on real clocks")]
 
+#[path = "tools/groups.rs"]
+mod groups;
+
 use std::net::SocketAddr;
 
 use anyhow::{Context, ensure};
@@ -266,7 +269,12 @@ fn cluster_wide() -> anyhow::Result<()> {
         tools.expect(
             "FeatureCommand",
             &["describe"],
-            All(&["Feature: metadata.version", "FinalizedVersionLevel: 4.3-IV0"]),
+            All(&[
+                "Feature: metadata.version",
+                "FinalizedVersionLevel: 4.3-IV0",
+                "Feature: group.version",
+                "FinalizedVersionLevel: 1 ",
+            ]),
         );
         let texts = ["ClusterId: ", "LeaderId: ", "CurrentVoters: "];
         tools.expect("MetadataQuorumCommand", &["describe", "--status"], All(&texts));

@@ -83,24 +83,44 @@ def consume(bootstrap, topic, group, count):
     consumer.close()
 
 
-def group(bootstrap, topic, name, stop_path):
+def group(bootstrap, topic, name, stop_path, protocol="classic"):
     """Reads as a member of a group until the file `stop_path` exists, then leaves. Prints
     "assigned P,P" at each rebalance and "record P OFFSET VALUE" once a record is committed."""
-    consumer = Consumer({
-        "bootstrap.servers": bootstrap,
-        "group.id": name,
-        "auto.offset.reset": "earliest",
-        "enable.auto.commit": False,
+    # In the new protocol these are the broker's to say.
+    timing = {
         "partition.assignment.strategy": "range",
         "session.timeout.ms": 6000,
         "heartbeat.interval.ms": 500,
+    }
+    consumer = Consumer({
+        "bootstrap.servers": bootstrap,
+        "group.id": name,
+        "group.protocol": protocol,
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": False,
         "reconnect.backoff.max.ms": 500,
-    })
+        # New topics are looked for this often where the client looks for them itself.
+        "topic.metadata.refresh.interval.ms": 1000,
+    } | (timing if protocol == "classic" else {}))
+    held = set()
+
+    def tell():
+        print("assigned", ",".join(sorted(str(one) for one in held)), flush=True)
 
     def assigned(_, partitions):
-        print("assigned", ",".join(str(one.partition) for one in partitions), flush=True)
+        # The new protocol tells what came, the classic one everything.
+        if protocol == "classic":
+            held.clear()
+        held.update(one.partition for one in partitions)
+        tell()
 
-    consumer.subscribe([topic], on_assign=assigned)
+    def revoked(_, partitions):
+        held.difference_update(one.partition for one in partitions)
+        if protocol != "classic":
+            tell()
+
+    # A name that begins with ^ is an expression.
+    consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked)
     while not os.path.exists(stop_path):
         message = consumer.poll(0.1)
         if message is None:

@@ -16,11 +16,11 @@ use crate::process::{Process, free_address, tool};
 const READY_MAX: Duration = Duration::from_secs(90);
 
 /// Starts one broker, also its own controller, with default settings but for factors of
-/// replication; its data and its log lie in `folder`.
-pub fn start(folder: &Path) -> anyhow::Result<(Process, SocketAddr)> {
+/// replication and `more` of them; its data and its log lie in `folder`.
+pub fn start(folder: &Path, more: &[(String, String)]) -> anyhow::Result<(Process, SocketAddr)> {
     let (clients, controller) = (free_address()?, free_address()?);
     let data = folder.join("data");
-    let settings = [
+    let mut settings = vec![
         "process.roles=broker,controller".to_owned(),
         "node.id=1".to_owned(),
         format!("controller.quorum.bootstrap.servers={controller}"),
@@ -34,6 +34,7 @@ pub fn start(folder: &Path) -> anyhow::Result<(Process, SocketAddr)> {
         "share.coordinator.state.topic.replication.factor=1".to_owned(),
         "share.coordinator.state.topic.min.isr=1".to_owned(),
     ];
+    settings.extend(more.iter().map(|(name, value)| format!("{name}={value}")));
     let file = folder.join("server.properties");
     std::fs::write(&file, settings.join("\n"))?;
     let log = File::create(folder.join("log"))?;

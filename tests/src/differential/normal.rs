@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
 use super::{compare::label, variables::Variables};
@@ -72,6 +73,19 @@ impl Tokens {
         format!("<{kind} {number}>")
     }
 
+    /// A label with the tokens that its drawn parts have by now.
+    fn known(&self, mut label: String) -> String {
+        while let Some(at) = find_uuid(&label) {
+            let drawn = label[at..at + UUID_CHARS].to_owned();
+            let number = self.given.get(&("uuid", drawn)).copied().unwrap_or(usize::MAX);
+            label.replace_range(at..at + UUID_CHARS, &format!("{number:>20}"));
+        }
+        for (drawn, token) in &self.texts {
+            label = label.replace(drawn.as_str(), token);
+        }
+        label
+    }
+
     /// An id that stands beside a name is known by it from then on: numbers alone would shift when
     /// one topic more or less was seen before.
     fn learn_topics(&mut self, answer: &Value) {
@@ -112,7 +126,9 @@ impl Tokens {
             Value::Array(values) => {
                 let mut values: Vec<&Value> = values.iter().filter(|v| !is_internal(v)).collect();
                 if values.iter().all(|value| value.is_object()) && !is_ordered(name) {
-                    values.sort_by_cached_key(|value| (label(value), without_drawn(value)));
+                    values.sort_by_cached_key(|value| {
+                        (self.known(label(value)), without_drawn(value))
+                    });
                 }
                 values.into_iter().map(|value| self.value(name, value)).collect()
             }
@@ -144,6 +160,10 @@ impl Tokens {
                 let token = self.token("topic id", text);
                 self.texts.push((text.to_owned(), token.clone()));
                 return token;
+            }
+            "memberId" if is_uuid(text) && self.texts.iter().all(|(drawn, _)| drawn != text) => {
+                let token = self.token("member", text);
+                self.texts.push((text.to_owned(), token));
             }
             _ => {}
         }
@@ -179,6 +199,11 @@ fn without_drawn(value: &Value) -> String {
         Value::String(_) => String::new(),
         other => other.to_string(),
     }
+}
+
+/// Whether it is a UUID as Kafka writes those of members it names itself.
+fn is_uuid(text: &str) -> bool {
+    URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 16)
 }
 
 fn is_zero_uuid(text: &str) -> bool {

@@ -33,12 +33,16 @@ const UNTIL_MAX: Duration = Duration::from_secs(5);
 const SLOW: Duration = Duration::from_secs(3);
 /// How long nothing must come where no answer is expected.
 const SILENCE: Duration = Duration::from_millis(500);
+/// What is asked without waiting is there after this, before the next step is.
+const ARRIVAL: Duration = Duration::from_millis(150);
 
 struct Server {
     address: SocketAddr,
     connections: BTreeMap<String, Connection>,
     variables: Variables,
     unmet: Vec<String>,
+    /// What was asked without waiting, by connection.
+    asked: BTreeMap<String, (&'static Message, i16)>,
 }
 
 /// What a server answered.
@@ -55,14 +59,21 @@ pub struct Played {
 /// # Errors
 /// The step that could not be played.
 pub fn play(area: &Area, address: SocketAddr) -> anyhow::Result<Played> {
-    let (connections, variables) = (BTreeMap::new(), Variables::default());
-    let mut server = Server { address, connections, variables, unmet: Vec::new() };
+    let mut server = Server {
+        address,
+        connections: BTreeMap::new(),
+        variables: Variables::default(),
+        unmet: Vec::new(),
+        asked: BTreeMap::new(),
+    };
     server.introduce().context("ask who is there")?;
     let mut tokens = Tokens::new(&server.variables);
     let mut answers = Vec::new();
     for step in &area.steps {
         let versions = match &step.action {
-            Action::Request { versions, .. } => versions.clone().map(Some).collect(),
+            Action::Request { versions, .. } | Action::Answer(Some(versions)) => {
+                versions.clone().map(Some).collect()
+            }
             _ => vec![None],
         };
         for version in versions {
@@ -114,24 +125,29 @@ impl Server {
         };
         for (name, path) in &step.keep {
             let kept = lookup(&answer, path).with_context(|| format!("no {path} in {answer}"))?;
-            self.variables.set(name, kept.clone());
+            self.variables.set(&self.variables.spliced(name)?, kept.clone());
         }
         Ok(answer)
     }
 
     fn act(&mut self, step: &Step, version: Option<i16>) -> anyhow::Result<Value> {
+        let connection = self.variables.spliced(&step.connection)?;
         match (&step.action, version) {
             (Action::Request { api, body, .. }, Some(version)) => {
                 let asked = (api.as_str(), version, &self.variables.filled(body)?);
-                self.request(&step.connection, asked, step.unanswered)
+                match step.later {
+                    false => self.request(&connection, asked, step.unanswered),
+                    true => self.ask_later(&connection, asked),
+                }
             }
             (Action::Raw(payload), _) => {
-                let heard = self.exchange(&step.connection, payload, step.unanswered)?;
+                let heard = self.exchange(&connection, payload, step.unanswered)?;
                 Ok(match heard {
                     Heard::Frame(frame) => codec::shown(&frame),
                     other => without_frame(&other),
                 })
             }
+            (Action::Answer(_), _) => self.take_answer(&connection, step.unanswered),
             (Action::Run { command, argument }, _) => {
                 run(self.address, command, &self.variables.filled(argument)?)
             }
@@ -145,35 +161,81 @@ impl Server {
         (api, version, body): (&str, i16, &Value),
         unanswered: bool,
     ) -> anyhow::Result<Value> {
-        const CORRELATION: i32 = 77;
         let (request, response) = schema::api(api)?;
-        let header = Bytes::new().i16(request.key).i16(version).i32(CORRELATION);
-        let header = header.string("differential");
-        let header = if request.is_flexible(version) { header.uvarint(0) } else { header };
-        let payload = header.raw(&codec::encode(request, version, body)?).0;
-        match self.exchange(connection, &payload, unanswered)? {
-            Heard::Frame(frame) => {
-                ensure!(frame.starts_with(&CORRELATION.to_be_bytes()), "another request's answer");
-                answer(response, version, &frame[4..])
-            }
-            other => Ok(without_frame(&other)),
+        let heard = self.exchange(connection, &payload(request, version, body)?, unanswered)?;
+        told(response, version, &heard)
+    }
+
+    /// Sends a request without waiting for its answer.
+    fn ask_later(
+        &mut self,
+        connection: &str,
+        (api, version, body): (&str, i16, &Value),
+    ) -> anyhow::Result<Value> {
+        let (request, response) = schema::api(api)?;
+        let payload = payload(request, version, body)?;
+        self.connection(connection)?.send(&frame(&payload))?;
+        let before = self.asked.insert(connection.to_owned(), (response, version));
+        ensure!(before.is_none(), "the answer before on connection {connection} was not taken");
+        sleep(ARRIVAL);
+        Ok("asked".into())
+    }
+
+    /// The answer to what was asked without waiting.
+    fn take_answer(&mut self, connection: &str, unanswered: bool) -> anyhow::Result<Value> {
+        let asked = self.asked.remove(connection);
+        let (response, version) = asked.with_context(|| format!("nothing asked: {connection}"))?;
+        let heard = self.hear(connection, unanswered)?;
+        if heard == Heard::Silence {
+            // A server that answers in order answers nothing else over it.
+            self.connections.remove(connection);
         }
+        told(response, version, &heard)
     }
 
     /// Sends a frame over a connection, which is opened anew when it was closed.
     fn exchange(&mut self, name: &str, payload: &[u8], brief: bool) -> anyhow::Result<Heard> {
+        self.connection(name)?.send(&frame(payload))?;
+        self.hear(name, brief)
+    }
+
+    fn connection(&mut self, name: &str) -> anyhow::Result<&mut Connection> {
         if !self.connections.contains_key(name) {
             self.connections.insert(name.to_owned(), Connection::open(self.address)?);
         }
-        let connection = self.connections.get_mut(name).expect("it was put there");
+        Ok(self.connections.get_mut(name).expect("it was put there"))
+    }
+
+    fn hear(&mut self, name: &str, brief: bool) -> anyhow::Result<Heard> {
+        let connection = self.connection(name)?;
         connection.patience(if brief { SILENCE } else { crate::raw::ANSWER_MAX })?;
-        connection.send(&frame(payload))?;
         let heard = connection.hear()?;
         // What was expected and did not come blocks what comes after it.
         if heard == Heard::Closed || (heard == Heard::Silence && !brief) {
             self.connections.remove(name);
         }
         Ok(heard)
+    }
+}
+
+const CORRELATION: i32 = 77;
+
+/// A request with its header.
+fn payload(request: &Message, version: i16, body: &Value) -> anyhow::Result<Vec<u8>> {
+    let header = Bytes::new().i16(request.key).i16(version).i32(CORRELATION);
+    let header = header.string("differential");
+    let header = if request.is_flexible(version) { header.uvarint(0) } else { header };
+    Ok(header.raw(&codec::encode(request, version, body)?).0)
+}
+
+/// What was heard, as a step's answer.
+fn told(response: &Message, version: i16, heard: &Heard) -> anyhow::Result<Value> {
+    match heard {
+        Heard::Frame(frame) => {
+            ensure!(frame.starts_with(&CORRELATION.to_be_bytes()), "another request's answer");
+            answer(response, version, &frame[4..])
+        }
+        other => Ok(without_frame(other)),
     }
 }
 

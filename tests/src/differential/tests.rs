@@ -56,13 +56,15 @@ fn tagged_and_null_fields_and_records_survive() -> anyhow::Result<()> {
 
 #[test]
 fn a_file_of_steps_is_read_as_it_is_documented() -> anyhow::Result<()> {
-    let text = "# comment\ndiffers * -- everywhere\n\n= one\nMetadata 0-2 {topics: [\n\
+    let text = "# comment\ndiffers * -- everywhere\nwith a.b=3\n\n= one\nMetadata 0-2 {topics: [\n\
                 {name: 'a'}]}\non second\nkeep id = topics.0.topicId\nuntil topics.0.errorCode = 0\n\
                 differs topics{a}.errorCode = 3 -- it is so\nmask x -- drawn\n\
-                = two\nRaw '00 ff'\nunanswered\n";
+                = two\nRaw '00 ff'\nunanswered\n= three\nAnswer 4-5\non c${version}\n= four\n\
+                Metadata 1 {}\nlater\n";
     let area = script::parse("area", text)?;
-    assert_eq!((area.rules.len(), area.steps.len()), (1, 2));
-    let [one, two] = &area.steps[..] else { panic!("{area:?}") };
+    assert_eq!((area.rules.len(), area.steps.len()), (1, 4));
+    assert_eq!(area.settings, [("a.b".to_owned(), "3".to_owned())]);
+    let [one, two, three, four] = &area.steps[..] else { panic!("{area:?}") };
     let Action::Request { api, versions, body } = &one.action else { panic!("{one:?}") };
     assert_eq!((api.as_str(), versions.clone()), ("Metadata", 0..=2));
     assert_eq!(body, &json!({ "topics": [{ "name": "a" }] }));
@@ -71,6 +73,9 @@ fn a_file_of_steps_is_read_as_it_is_documented() -> anyhow::Result<()> {
     assert_eq!(one.rules[0].kind, RuleKind::Differs(Some(json!(3))));
     assert_eq!(one.rules[1].kind, RuleKind::Mask);
     assert!(matches!(&two.action, Action::Raw(bytes) if bytes == &[0, 0xff]) && two.unanswered);
+    assert!(matches!(&three.action, Action::Answer(Some(versions)) if *versions == (4..=5)));
+    assert!(four.later && !one.later);
+    assert!(script::parse("area", "= one\nMetadata 1 {}\nwith a.b=3").is_err());
     assert!(script::parse("area", "= one\nMetadata 1 {}\n= one\nMetadata 1 {}").is_err());
     assert!(script::parse("area", "= one\nMetadatum 1 {}").is_err());
     Ok(())
@@ -83,6 +88,9 @@ fn variables_stand_for_values_numbers_and_parts_of_texts() -> anyhow::Result<()>
     variables.set("ids", json!([1, 2]));
     let filled = variables.filled(&json!(["$now", "$now-1", "$ids", "at ${now}!", "plain"]))?;
     assert_eq!(filled, json!([1000, 999, [1, 2], "at 1000!", "plain"]));
+    variables.set("version", json!(4));
+    variables.set(&variables.spliced("id${version}")?, json!("x"));
+    assert_eq!(variables.filled(&json!(["$id${version}", "$id4"]))?, json!(["x", "x"]));
     assert!(variables.filled(&json!("$nothing")).is_err());
     Ok(())
 }
@@ -107,6 +115,21 @@ fn drawn_values_are_compared_by_where_they_come_again() {
     assert_eq!(once["topics"][1]["topicId"], "<id of b>");
     assert!(differences(&once, &normal([b, a, b])).is_empty());
     assert_eq!(differences(&once, &normal([a, b, b])).len(), 1);
+}
+
+#[test]
+fn members_are_told_apart_by_where_their_ids_came_first() {
+    let mut variables = Variables::default();
+    variables.set("node", json!(7));
+    let normal = |first: &str, second: &str| {
+        let member = |uuid: &str| json!({ "memberId": format!("c-{uuid}") });
+        let mut tokens = Tokens::new(&variables);
+        tokens.normal(&member(first));
+        tokens.normal(&json!({ "members": [member(second), member(first)] }))
+    };
+    let (a, b) = ("0123abcd-0000-1111-2222-333344445555", "0123abcd-0000-1111-2222-333344446666");
+    assert_eq!(normal(a, b), normal(b, a));
+    assert_eq!(normal(a, b)["members"][0]["memberId"], "c-<uuid 1>");
 }
 
 #[test]

@@ -44,11 +44,20 @@ impl Variables {
 
     fn text(&self, text: &str) -> anyhow::Result<Value> {
         if let Some(name) = text.strip_prefix('$').filter(|name| !name.starts_with('{')) {
+            let name = &*self.spliced(name)?;
             let sign = name.find(['+', '-']).filter(|at| 0 < *at);
             let Some(at) = sign else { return self.named(name).cloned() };
             let number = self.named(&name[..at])?.as_i64().context("not a number")?;
             return Ok((number + name[at..].parse::<i64>()?).into());
         }
+        Ok(self.spliced(text)?.into())
+    }
+
+    /// `text` with what each `${name}` in it stands for.
+    ///
+    /// # Errors
+    /// A name stands for nothing.
+    pub fn spliced(&self, text: &str) -> anyhow::Result<String> {
         let mut out = String::new();
         let mut rest = text;
         while let Some((head, tail)) = rest.split_once("${") {
@@ -58,6 +67,6 @@ impl Variables {
             out.push_str(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));
             rest = behind;
         }
-        Ok((out + rest).into())
+        Ok(out + rest)
     }
 }

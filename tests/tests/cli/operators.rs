@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::{PATIENCE, shell::Shell};
 
 /// A member of a classic group that reads partition 0 of a topic.
-struct Member {
+pub struct Member {
     connection: Connection,
     group: Str,
     id: Str,
@@ -29,7 +29,7 @@ struct Member {
 }
 
 impl Member {
-    fn join(broker: &str, group: &str, topic: &str) -> anyhow::Result<Self> {
+    pub fn join(broker: &str, group: &str, topic: &str) -> anyhow::Result<Self> {
         let mut connection = Connection::open(broker)?;
         let group = Str::from(group);
         let request = JoinGroupRequest {
@@ -76,7 +76,7 @@ impl Member {
         Ok(Self { connection, group, id, generation })
     }
 
-    fn commit(&mut self, topic: &str, offset: i64) -> anyhow::Result<()> {
+    pub fn commit(&mut self, topic: &str, offset: i64) -> anyhow::Result<()> {
         let partition = OffsetCommitRequestTopicsPartitions {
             committed_offset: offset,
             ..OffsetCommitRequestTopicsPartitions::default()
@@ -98,7 +98,7 @@ impl Member {
         Ok(())
     }
 
-    fn leave(mut self) -> anyhow::Result<()> {
+    pub fn leave(mut self) -> anyhow::Result<()> {
         let (group_id, member_id) = (self.group, self.id);
         let request = LeaveGroupRequest { group_id, member_id, ..LeaveGroupRequest::default() };
         let answer: LeaveGroupResponse = self.connection.call_version(1, &request)?;

@@ -2,6 +2,7 @@
 
 use std::{
     io::Write as _,
+    net::SocketAddr,
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU16, Ordering},
 };
@@ -14,6 +15,8 @@ use serde_json::Value;
 pub struct Shell {
     /// The broker, as `host:port`.
     pub broker: String,
+    /// Its `/metrics`, when it is the test's own.
+    pub http: Option<SocketAddr>,
     binary: String,
     _running: Option<(Process, tempfile::TempDir)>,
 }
@@ -30,20 +33,22 @@ impl Shell {
     /// With nobody where the broker should be.
     pub fn without_broker() -> anyhow::Result<Self> {
         let broker = free_address()?.to_string();
-        Ok(Self { broker, binary: tool("TEST_BIN")?, _running: None })
+        Ok(Self { broker, http: None, binary: tool("TEST_BIN")?, _running: None })
     }
 
     /// With a broker.
     pub fn start() -> anyhow::Result<Self> {
         let binary = tool("TEST_BIN")?;
         if let Ok(broker) = std::env::var("TEST_CLI_BROKER") {
-            return Ok(Self { broker, binary, _running: None });
+            return Ok(Self { broker, http: None, binary, _running: None });
         }
         let folder = tempfile::tempdir()?;
         let mut place = Place::new(folder.path().join("data"))?;
+        place.arguments = ["-o", "group.lag.interval=100ms"].map(str::to_owned).to_vec();
         place.log = Some(folder.path().join("log"));
         let process = place.up()?;
-        Ok(Self { broker: place.kafka.to_string(), binary, _running: Some((process, folder)) })
+        let (broker, http) = (place.kafka.to_string(), Some(place.http));
+        Ok(Self { broker, http, binary, _running: Some((process, folder)) })
     }
 
     /// A topic's name that no other test uses, and no other run on the same broker.
