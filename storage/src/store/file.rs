@@ -2,7 +2,7 @@
 //!
 //! An object is staged in a file of its own, synced, renamed to its key and its folder synced, so
 //! it is visible only whole. A staging file is locked while it is written; at the start, those that
-//! nobody locks are leftovers of a crash and are removed.
+//! nobody locks are leftovers of a crash and are removed. Any number of processes may share a folder.
 //!
 //! # Invariants
 //! - A `put` that returned `Ok` is on the disk: file, its folder, and every folder made for it.
@@ -12,6 +12,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, IoSlice, Read, Seek, SeekFrom, Write},
     ops::Range,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -171,7 +172,7 @@ impl Store for FileStore {
 
 impl Folder {
     fn write(&self, key: &str, body: &[Bytes], existing: Existing) -> Result<(), Failed> {
-        let staged = self.stage(body).map_err(Failed::before_the_write)?;
+        let mut staged = self.stage(body).map_err(Failed::before_the_write)?;
         let target = self.root.join(key);
         let folder = target.parent().expect("a key lies below the root");
         let mut attempts = 0;
@@ -198,19 +199,34 @@ impl Folder {
 
     /// Writes and syncs the bytes under a name of their own.
     fn stage(&self, body: &[Bytes]) -> io::Result<Staged> {
-        let number = self.next_staged.fetch_add(1, Ordering::Relaxed);
-        let path = self.staging.join(format!("{}-{number}", self.process));
-        let open = || OpenOptions::new().write(true).create(true).truncate(true).open(&path);
-        let file = open().or_else(|error| match error.kind() {
-            ErrorKind::NotFound => fs::create_dir_all(&self.staging).and_then(|()| open()),
-            _ => Err(error),
-        })?;
-        // Declared before the first write, so that a failed write leaves nothing behind.
-        let mut staged = Staged { path, file };
-        staged.file.lock()?;
+        // Before the first write, so that a failed write leaves nothing behind.
+        let mut staged = self.new_staged()?;
         write_all(&mut staged.file, body)?;
         staged.file.sync_all()?;
         Ok(staged)
+    }
+
+    /// A new file that no other process writes, truncates or removes. In containers that share the
+    /// folder many a process has our number: a name that is taken belongs to somebody else.
+    fn new_staged(&self) -> io::Result<Staged> {
+        loop {
+            let number = self.next_staged.fetch_add(1, Ordering::Relaxed);
+            let path = self.staging.join(format!("{}-{number}", self.process));
+            let file = match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    fs::create_dir_all(&self.staging)?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            file.lock()?;
+            // A process that starts may have taken it for a leftover before it was locked.
+            if file.metadata()?.nlink() > 0 {
+                return Ok(Staged { path, file, moved: false });
+            }
+        }
     }
 
     /// Makes a folder below the root and syncs every folder that got an entry.
@@ -281,22 +297,30 @@ impl Folder {
 struct Staged {
     path: PathBuf,
     file: File,
+    /// The name is free, and soon another's.
+    moved: bool,
 }
 
 impl Staged {
-    fn move_to(&self, target: &Path, existing: Existing) -> io::Result<()> {
+    fn move_to(&mut self, target: &Path, existing: Existing) -> io::Result<()> {
         match existing {
-            Existing::Replace => fs::rename(&self.path, target),
+            Existing::Replace => {
+                fs::rename(&self.path, target)?;
+                self.moved = true;
+            }
             // A link, unlike a rename, fails when the name exists.
-            Existing::Refuse => fs::hard_link(&self.path, target),
+            Existing::Refuse => fs::hard_link(&self.path, target)?,
         }
+        Ok(())
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // Gone after a rename; else a leftover that the next start removes.
-        let _ = fs::remove_file(&self.path);
+        if !self.moved {
+            // What stays is a leftover that the next start removes.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -359,7 +383,10 @@ fn remove_leftovers(staging: &Path) -> io::Result<()> {
     for entry in fs::read_dir(staging)? {
         let path = entry?.path();
         match File::open(&path) {
-            Ok(file) if file.try_lock().is_ok() => fs::remove_file(&path)?,
+            Ok(file) if file.try_lock().is_ok() => match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {} // Or its writer, or another start, was faster.
+            },
             _ => {} // Being written by another process, or just gone.
         }
     }

@@ -122,3 +122,44 @@ async fn a_hanging_disk_keeps_a_bounded_number_of_operations() {
     let ended = store.under_way.acquire_many(all);
     drop(tokio::time::timeout(deadline, ended).await.expect("all reads ended").unwrap());
 }
+
+/// As containers that share a folder: the same process number, the same counter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn processes_with_one_number_share_a_folder_and_starts_do_not_disturb_them() {
+    const PUTS: usize = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_owned();
+    let writers: Vec<_> = (1..=3_u8)
+        .map(|writer| {
+            let store = FileStore::open(&root).unwrap();
+            tokio::spawn(async move {
+                for put in 0..PUTS {
+                    let body = Bytes::from(vec![writer; 100 * usize::from(writer)]);
+                    store.put(&format!("{writer}/{put}"), vec![body.clone()]).await.unwrap();
+                    store.put_if_absent(&format!("{writer}/{put}-new"), body).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let starting = root.clone();
+    let starts = tokio::task::spawn_blocking(move || {
+        for _ in 0..3 * PUTS {
+            FileStore::open(&starting).expect("a start beside writers");
+        }
+    });
+    for task in writers {
+        task.await.unwrap();
+    }
+    starts.await.unwrap();
+
+    let store = FileStore::open(&root).unwrap();
+    assert_eq!(staged_files(&store), 0);
+    for writer in 1..=3_u8 {
+        for put in 0..PUTS {
+            for key in [format!("{writer}/{put}"), format!("{writer}/{put}-new")] {
+                let body = store.get(&key).await.unwrap();
+                assert_eq!(body, vec![writer; 100 * usize::from(writer)], "{key}");
+            }
+        }
+    }
+}
