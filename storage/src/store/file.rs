@@ -2,7 +2,8 @@
 //!
 //! An object is staged in a file of its own, synced, renamed to its key and its folder synced, so
 //! it is visible only whole. A staging file is locked while it is written; at the start, those that
-//! nobody locks are leftovers of a crash and are removed. Any number of processes may share a folder.
+//! nobody locks are leftovers of a crash and are removed. Any number of processes may share a
+//! folder.
 //!
 //! # Invariants
 //! - A `put` that returned `Ok` is on the disk: file, its folder, and every folder made for it.
