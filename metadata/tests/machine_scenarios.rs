@@ -344,17 +344,17 @@ fn consumer(node: &mut Node, epoch: i32, owned: Option<u8>) -> (i32, Option<usiz
 fn a_consumer_hears_at_its_next_heartbeat_of_topics_that_come_grow_and_go() {
     let mut node = Node::new();
     node.create(1, "a1", 1).unwrap();
-    assert_eq!(consumer(&mut node, 0, None), (2, Some(1), 5_000));
+    assert_eq!(consumer(&mut node, 0, None), (2, Some(1), 500));
     node.create(2, "a2", 1).unwrap();
-    assert_eq!(consumer(&mut node, 2, None), (3, Some(2), 5_000));
+    assert_eq!(consumer(&mut node, 2, None), (3, Some(2), 500));
     let grow = CreatePartitions { topic: topic(1), partitions: 2 };
     node.reply(Command::CreatePartitions(grow));
-    assert_eq!(consumer(&mut node, 3, None), (4, Some(3), 5_000));
+    assert_eq!(consumer(&mut node, 3, None), (4, Some(3), 500));
     let mut node = Node(decode_snapshot(&encode_snapshot(&node.0)).unwrap());
     node.delete(1).unwrap();
     // Told to give up what is gone, it says what it still has.
     assert_eq!(consumer(&mut node, 4, None), (4, Some(1), 200));
-    assert_eq!(consumer(&mut node, 4, Some(2)), (5, None, 5_000));
+    assert_eq!(consumer(&mut node, 4, Some(2)), (5, None, 500));
 }
 
 #[test]

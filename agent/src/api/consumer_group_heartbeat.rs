@@ -55,7 +55,8 @@ pub async fn handle(
         Ok(()) => beat(broker, &group, heartbeat(broker, request, body)).await,
         Err(refusal) => Err(refusal),
     };
-    answer.map_or_else(refused, accepted)
+    let set_ms = broker.options.consumer_heartbeat_interval_ms;
+    answer.map_or_else(refused, |result| accepted(result, set_ms))
 }
 
 /// Refuses what is wrong whatever the group, as Kafka does and in its order. Assignors are the
@@ -197,7 +198,11 @@ fn unanswered(error: &CallError) -> Refusal {
     (code, words.to_owned())
 }
 
-fn accepted(result: ConsumerHeartbeatResult) -> ConsumerGroupHeartbeatResponse {
+/// `set_ms`: this agent's setting, for groups without a config of their own.
+fn accepted(
+    result: ConsumerHeartbeatResult,
+    set_ms: Option<u32>,
+) -> ConsumerGroupHeartbeatResponse {
     let topic = |topic: AssignedTopic| ConsumerGroupHeartbeatResponseAssignmentTopicPartitions {
         topic_id: topic.topic.into(),
         partitions: topic.partitions.into_iter().map(PartitionIndex::value).collect(),
@@ -205,12 +210,14 @@ fn accepted(result: ConsumerHeartbeatResult) -> ConsumerGroupHeartbeatResponse {
     let assignment = result.assignment.map(|topics| ConsumerGroupHeartbeatResponseAssignment {
         topic_partitions: topics.into_iter().map(topic).collect(),
     });
+    let interval_ms =
+        set_ms.filter(|_| result.is_interval_chosen).unwrap_or(result.heartbeat_interval_ms);
     ConsumerGroupHeartbeatResponse {
         error_code: ErrorCode::None.code(),
         error_message: None,
         member_id: Some(result.member.as_str().into()),
         member_epoch: result.epoch.value(),
-        heartbeat_interval_ms: i32::try_from(result.heartbeat_interval_ms).unwrap_or(i32::MAX),
+        heartbeat_interval_ms: i32::try_from(interval_ms).unwrap_or(i32::MAX),
         assignment,
         ..ConsumerGroupHeartbeatResponse::default()
     }

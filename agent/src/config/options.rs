@@ -48,8 +48,11 @@ pub struct ServerOptions {
     pub client_zone_blocks: ZoneBlocks,
     /// `offsets.retention.minutes` and `offsets.retention.check.interval.ms`, of a metadata node.
     pub offset_expiry: OffsetExpiry,
-    /// `group.initial.rebalance.delay.ms` and `group.max.size`, if one of them was given.
+    /// `group.initial.rebalance.delay.ms`, `group.max.size`, `group.min.session.timeout.ms` and
+    /// `group.max.session.timeout.ms`, if one of them was given.
     pub group_limits: Option<GroupSettings>,
+    /// `group.consumer.heartbeat.interval.ms`; `None`: by how many members there are.
+    pub consumer_heartbeat_interval_ms: Option<u32>,
     /// Every setting that was given, as text by its name. Also the defaults of topics under Kafka's
     /// broker names, such as `log.retention.ms`, which brokers' dynamic configs go before.
     pub given: BTreeMap<String, String>,
@@ -75,6 +78,7 @@ impl Default for ServerOptions {
             client_zone_blocks: ZoneBlocks::default(),
             offset_expiry: OffsetExpiry::default(),
             group_limits: None,
+            consumer_heartbeat_interval_ms: None,
             given: BTreeMap::new(),
         }
     }
@@ -168,6 +172,18 @@ impl ServerOptions {
             "group.max.size" => {
                 let max_size = bounded(name, value, from, 1, INT_MAX)? as u32;
                 self.group_limits.get_or_insert_default().max_size = max_size;
+            }
+            "group.min.session.timeout.ms" => {
+                let timeout_ms = bounded(name, value, from, 0, INT_MAX)? as u32;
+                self.group_limits.get_or_insert_default().session_timeout_min_ms = timeout_ms;
+            }
+            "group.max.session.timeout.ms" => {
+                let timeout_ms = bounded(name, value, from, 0, INT_MAX)? as u32;
+                self.group_limits.get_or_insert_default().session_timeout_max_ms = timeout_ms;
+            }
+            "group.consumer.heartbeat.interval.ms" => {
+                let interval_ms = bounded(name, value, from, 1, INT_MAX)? as u32;
+                self.consumer_heartbeat_interval_ms = Some(interval_ms);
             }
             _ => return Ok(false),
         }

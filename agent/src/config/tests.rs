@@ -114,11 +114,23 @@ fn settings_of_groups_have_kafkas_names_and_are_shown_as_given() {
     let given = ["group.initial.rebalance.delay.ms=0", "offsets.retention.minutes=2"];
     let options = of(&given).expect("loads");
     assert_eq!(options.group_limits.map(|limits| limits.initial_rebalance_delay_ms), Some(0));
+    let limits = of(&["group.min.session.timeout.ms=50", "group.max.session.timeout.ms=60000"]);
+    let limits = limits.expect("loads").group_limits.expect("given");
+    assert_eq!((limits.session_timeout_min_ms, limits.session_timeout_max_ms), (50, 60_000));
     assert_eq!(options.offset_expiry.retention, Duration::from_secs(120));
     assert_eq!(options.given.get("offsets.retention.minutes").map(String::as_str), Some("2"));
     let interval = of(&["offsets.retention.check.interval.ms=5"]).expect("loads").offset_expiry;
     assert_eq!(interval.check_interval, Duration::from_millis(5));
-    for bad in ["group.max.size=0", "offsets.retention.minutes=0", "group.max.size=2147483648"] {
+    let interval = of(&["group.consumer.heartbeat.interval.ms=7000"]).expect("loads");
+    assert_eq!(interval.consumer_heartbeat_interval_ms, Some(7_000));
+    assert_eq!(none.consumer_heartbeat_interval_ms, None);
+    let bad_interval = "group.consumer.heartbeat.interval.ms=0";
+    for bad in [
+        "group.max.size=0",
+        "offsets.retention.minutes=0",
+        "group.max.size=2147483648",
+        bad_interval,
+    ] {
         assert!(of(&[bad]).is_err(), "{bad}");
     }
 }

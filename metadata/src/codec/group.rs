@@ -296,6 +296,8 @@ fn join_to_proto(join: &Join) -> proto::GroupJoin {
         limits: join.limits.map(|limits| proto::GroupLimits {
             initial_rebalance_delay_ms: limits.initial_rebalance_delay_ms,
             max_size: limits.max_size,
+            session_timeout_min_ms: limits.session_timeout_min_ms,
+            session_timeout_max_ms: limits.session_timeout_max_ms,
         }),
     }
 }
@@ -316,6 +318,8 @@ fn join_from_proto(join: proto::GroupJoin) -> Result<Join, CodecError> {
         limits: join.limits.map(|limits| GroupSettings {
             initial_rebalance_delay_ms: limits.initial_rebalance_delay_ms,
             max_size: limits.max_size,
+            session_timeout_min_ms: limits.session_timeout_min_ms,
+            session_timeout_max_ms: limits.session_timeout_max_ms,
         }),
     })
 }

@@ -17,11 +17,7 @@
 //! Kafka's error codes and versions (the agent), member liveness and when a round of expiry is due
 //! (the leader).
 
-use std::{
-    ops::{Bound, RangeInclusive},
-    sync::Arc,
-    time::Duration,
-};
+use std::{ops::Bound, sync::Arc, time::Duration};
 
 use aquifer_storage::model::TopicId;
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
@@ -53,9 +49,6 @@ pub mod types;
 #[cfg(test)]
 mod tests;
 
-/// `group.min.session.timeout.ms` to `group.max.session.timeout.ms`.
-pub const SESSION_TIMEOUT_MS: RangeInclusive<u32> = 6_000..=1_800_000;
-
 /// How long a first join may be parked before the member counts as silent: it does not know its
 /// id, so it can neither heartbeat nor leave.
 pub const MEMBER_JOIN_TIMEOUT_MS: u32 = 300_000;
@@ -70,11 +63,29 @@ pub struct GroupSettings {
     pub initial_rebalance_delay_ms: u32,
     /// `group.max.size`.
     pub max_size: u32,
+    /// `group.min.session.timeout.ms`.
+    pub session_timeout_min_ms: u32,
+    /// `group.max.session.timeout.ms`.
+    pub session_timeout_max_ms: u32,
+}
+
+impl GroupSettings {
+    /// Refuses a join whose session timeout is outside these limits.
+    fn check_session_timeout(self, join: &Join) -> Result<(), GroupRejected> {
+        let range = self.session_timeout_min_ms..=self.session_timeout_max_ms;
+        let is_allowed = range.contains(&join.session_timeout_ms);
+        if is_allowed { Ok(()) } else { Err(GroupRejected::InvalidSessionTimeout) }
+    }
 }
 
 impl Default for GroupSettings {
     fn default() -> Self {
-        Self { initial_rebalance_delay_ms: 3_000, max_size: i32::MAX.unsigned_abs() }
+        Self {
+            initial_rebalance_delay_ms: 3_000,
+            max_size: i32::MAX.unsigned_abs(),
+            session_timeout_min_ms: 6_000,
+            session_timeout_max_ms: 1_800_000,
+        }
     }
 }
 
@@ -88,6 +99,8 @@ pub struct Groups {
     catalog: u64,
     /// How many those are.
     consumers: usize,
+    /// And their members.
+    consumer_members: usize,
     groups: Map<Arc<str>, Arc<Group>>,
     /// Each group's first deadline.
     deadlines: Set<(Elapsed, Arc<str>)>,
@@ -130,6 +143,7 @@ impl Groups {
             counter: 0,
             catalog: 0,
             consumers: 0,
+            consumer_members: 0,
             groups: Map::new_sync(),
             deadlines: Set::new_sync(),
         }
@@ -165,13 +179,14 @@ impl Groups {
         let context = || self.context(&command.group, surroundings);
         let reply = match &command.action {
             GroupAction::Join(join) => {
-                if join.member.is_empty() {
+                let allowed = moment.limits().check_session_timeout(join);
+                if allowed.is_ok() && join.member.is_empty() {
                     group.become_classic_if_empty(&mut moment);
                 }
-                GroupReply::Join(match &mut group.consumer {
+                GroupReply::Join(allowed.and_then(|()| match &mut group.consumer {
                     Some(group) => group.join(join, &context(), &mut moment).map(Progress::Ready),
                     None => group.join(join, &mut moment),
-                })
+                }))
             }
             GroupAction::Sync(sync) => GroupReply::Sync(match &mut group.consumer {
                 Some(group) => group.sync(sync, surroundings, &mut moment).map(Progress::Ready),
@@ -396,8 +411,9 @@ impl Groups {
     /// The first broken invariant of any group, with the group.
     pub fn broken_invariant(&self) -> Option<(&str, &'static str)> {
         let consumers = self.groups.values().filter(|group| group.consumer.is_some()).count();
-        if consumers != self.consumers {
-            return Some(("", "consumer groups are counted"));
+        let members: usize = self.groups.values().map(|group| group.consumer_members()).sum();
+        if (consumers, members) != (self.consumers, self.consumer_members) {
+            return Some(("", "consumer groups and their members are counted"));
         }
         let indexed: Set<(Elapsed, Arc<str>)> = self.deadline_index();
         if indexed != self.deadlines {
@@ -455,6 +471,7 @@ impl Groups {
                 return Err("each group is there once");
             }
             restored.consumers += usize::from(group.consumer.is_some());
+            restored.consumer_members += group.consumer_members();
             restored.groups.insert_mut(Arc::from(name), Arc::new(group));
         }
         restored.deadlines = restored.deadline_index();
@@ -477,7 +494,8 @@ impl Groups {
 
     fn context<'a>(&self, name: &'a str, surroundings: &'a dyn Surroundings) -> Context<'a> {
         let settings = settings::ConsumerSettings::of(name, surroundings);
-        Context { name, settings, surroundings, catalog: self.catalog }
+        let (catalog, members) = (self.catalog, self.consumer_members);
+        Context { name, settings, surroundings, catalog, members }
     }
 
     fn moment(&self, now: Elapsed, wall: WallTime) -> Moment {
@@ -492,6 +510,8 @@ impl Groups {
         let was_consumer = known.is_some_and(|group| group.consumer.is_some());
         self.consumers -= usize::from(was_consumer);
         self.consumers += usize::from(group.consumer.is_some());
+        self.consumer_members -= known.map_or(0, Group::consumer_members);
+        self.consumer_members += group.consumer_members();
         let name: Arc<str> = Arc::from(name);
         if before != after {
             if let Some(before) = before {

@@ -42,6 +42,7 @@ pub fn groups_from_proto(snapshot: proto::GroupsSnapshot) -> Result<Groups, Code
     let settings = GroupSettings {
         initial_rebalance_delay_ms: snapshot.initial_rebalance_delay_ms,
         max_size: snapshot.max_size,
+        ..GroupSettings::default()
     };
     let groups = snapshot.groups.into_iter().map(group_from_proto);
     let groups: Vec<(String, Group)> = groups.collect::<Result<_, _>>()?;

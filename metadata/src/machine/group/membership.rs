@@ -5,7 +5,7 @@
 //! - A static member's instance is held by one member id at a time; the previous one is fenced.
 
 use super::{
-    MEMBER_JOIN_TIMEOUT_MS, PENDING_MEMBERS_MAX, SESSION_TIMEOUT_MS,
+    MEMBER_JOIN_TIMEOUT_MS, PENDING_MEMBERS_MAX,
     command::{Join, LeavingMember, Progress},
     state::{Group, Member, Moment, PendingMember, Phase, distinct_protocols},
     types::{GroupRejected, JoinResult, JoinedMember, MemberId},
@@ -17,9 +17,6 @@ type JoinAnswer = Result<Progress<JoinResult>, GroupRejected>;
 impl Group {
     /// A member joins or rejoins.
     pub fn join(&mut self, join: &Join, moment: &mut Moment) -> JoinAnswer {
-        if !SESSION_TIMEOUT_MS.contains(&join.session_timeout_ms) {
-            return Err(GroupRejected::InvalidSessionTimeout);
-        }
         if let Some(answer) = self.answer_repeated(join) {
             return answer;
         }

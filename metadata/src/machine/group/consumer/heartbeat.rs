@@ -47,6 +47,8 @@ pub(crate) struct Context<'a> {
     pub surroundings: &'a dyn Surroundings,
     /// The catalog's version.
     pub catalog: u64,
+    /// Members of all consumer groups.
+    pub members: usize,
 }
 
 /// Who a heartbeat is from.
@@ -225,23 +227,24 @@ impl ConsumerGroup {
             && heartbeat.owned.is_some();
         let is_told =
             heartbeat.epoch == MemberEpoch::JOINS || says_all || before.assigned != member.assigned;
+        let waits = member.state != MemberState::Stable || self.assignment_epoch < self.epoch;
+        let mut heartbeat_interval_ms = context.settings.heartbeat_interval_ms(context.members);
+        if waits {
+            heartbeat_interval_ms = heartbeat_interval_ms.min(self.waiting_interval_ms());
+        }
         ConsumerHeartbeatResult {
             member: heartbeat.member.clone(),
             epoch: MemberEpoch::new(member.epoch),
-            heartbeat_interval_ms: self.interval_ms(member, &context.settings),
+            heartbeat_interval_ms,
+            is_interval_chosen: !waits && context.settings.heartbeat_interval_ms.is_none(),
             assignment: is_told.then(|| by_topic(member.assigned.keys().copied())),
         }
     }
 
     /// Who waits for others, or for an assignment, asks more often.
-    fn interval_ms(&self, member: &ConsumerMember, settings: &ConsumerSettings) -> u32 {
-        let waits = member.state != MemberState::Stable || self.assignment_epoch < self.epoch;
-        if !waits {
-            return settings.heartbeat_interval_ms;
-        }
+    fn waiting_interval_ms(&self) -> u32 {
         let members = u32::try_from(self.members.size()).unwrap_or(u32::MAX);
-        let waiting = (members / 2).clamp(WAITING_INTERVAL_MS, WAITING_INTERVAL_MAX_MS);
-        waiting.min(settings.heartbeat_interval_ms)
+        (members / 2).clamp(WAITING_INTERVAL_MS, WAITING_INTERVAL_MAX_MS)
     }
 
     /// A member leaves for good or, a static one, for a while.
@@ -427,6 +430,7 @@ fn gone(heartbeat: &ConsumerHeartbeat) -> ConsumerHeartbeatResult {
         member: heartbeat.member.clone(),
         epoch: heartbeat.epoch,
         heartbeat_interval_ms: 0,
+        is_interval_chosen: false,
         assignment: None,
     }
 }

@@ -18,6 +18,11 @@ impl Group {
         if self.consumer.is_some() { GroupKind::Consumer } else { GroupKind::Classic }
     }
 
+    /// Its members, if it is a consumer group.
+    pub fn consumer_members(&self) -> usize {
+        self.consumer.as_ref().map_or(0, |group| group.members.size())
+    }
+
     /// Applies a heartbeat. `is_known`: whether there was a group before.
     pub fn consumer_heartbeat(
         &mut self,

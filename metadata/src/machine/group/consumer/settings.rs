@@ -1,14 +1,18 @@
 //! The configs a consumer group goes by. Values were judged by the agent that proposed them; what
 //! is no number is not there.
 
+use std::ops::RangeInclusive;
+
 use super::assignor::Assignor;
 use crate::machine::group::surroundings::Surroundings;
 
 /// `group.consumer.session.timeout.ms` where it is not set.
 const SESSION_TIMEOUT_MS: u32 = 45_000;
 
-/// `group.consumer.heartbeat.interval.ms` where it is not set.
-const HEARTBEAT_INTERVAL_MS: u32 = 5_000;
+/// Milliseconds between the heartbeats of a member, where nothing sets them. A member learns of a
+/// new assignment at its next heartbeat, so this is what a rebalance takes: Kafka's 5 s is for
+/// clusters whose members would otherwise be too many.
+const HEARTBEAT_INTERVAL_MS: RangeInclusive<u32> = 500..=5_000;
 
 /// `group.consumer.assignors` where it is not set.
 const ASSIGNORS: &str = "uniform,range";
@@ -18,8 +22,8 @@ const ASSIGNORS: &str = "uniform,range";
 pub(crate) struct ConsumerSettings {
     /// Milliseconds without a heartbeat until a member is expired.
     pub session_timeout_ms: u32,
-    /// Milliseconds between the heartbeats of a member.
-    pub heartbeat_interval_ms: u32,
+    /// Milliseconds between the heartbeats of a member; `None`: by how many members there are.
+    pub heartbeat_interval_ms: Option<u32>,
     /// Least milliseconds between two assignments; `None`: by the size of the group.
     pub assignment_interval_ms: Option<u32>,
     /// `group.consumer.max.size`.
@@ -54,8 +58,7 @@ impl ConsumerSettings {
         let max_size = number("consumer.max.size").unwrap_or(i32::MAX.unsigned_abs());
         Self {
             session_timeout_ms: session_timeout_ms(group, surroundings),
-            heartbeat_interval_ms: number("consumer.heartbeat.interval.ms")
-                .unwrap_or(HEARTBEAT_INTERVAL_MS),
+            heartbeat_interval_ms: number("consumer.heartbeat.interval.ms"),
             assignment_interval_ms: number("consumer.assignment.interval.ms"),
             max_size: usize::try_from(max_size).unwrap_or(usize::MAX),
             assignors,
@@ -63,6 +66,14 @@ impl ConsumerSettings {
             allows_upgrade: matches!(policy.as_str(), "upgrade" | "bidirectional"),
             allows_downgrade: matches!(policy.as_str(), "downgrade" | "bidirectional"),
         }
+    }
+
+    /// Milliseconds between the heartbeats of a member, of so many in all groups: together they send
+    /// one heartbeat per millisecond at most.
+    pub fn heartbeat_interval_ms(&self, members: usize) -> u32 {
+        let (least, most) = HEARTBEAT_INTERVAL_MS.into_inner();
+        let chosen = u32::try_from(members).unwrap_or(most).clamp(least, most);
+        self.heartbeat_interval_ms.unwrap_or(chosen)
     }
 
     /// Milliseconds between two assignments of a group of this size. One of `elements` members and

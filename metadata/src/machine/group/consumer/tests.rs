@@ -8,6 +8,7 @@ use super::{
     AssignedTopic, MemberEpoch,
     command::{ConsumerHeartbeat, ConsumerHeartbeatResult, ConsumerRejected},
     query::ConsumerGroupDescription,
+    settings::ConsumerSettings,
     state::flat,
 };
 use crate::{
@@ -242,9 +243,38 @@ impl World {
 fn the_first_member_gets_everything_in_epoch_2() {
     let mut world = World::new(&[("t", 3)]);
     let answer = world.heartbeat(&joins("a", &["t"])).unwrap();
-    assert_eq!((answer.epoch.value(), answer.heartbeat_interval_ms), (2, 5_000));
+    assert_eq!((answer.epoch.value(), answer.heartbeat_interval_ms), (2, 500));
     assert_eq!(held(&answer.assignment.unwrap()), of_1(&[0, 1, 2]));
     assert_eq!(world.state(), GroupState::Stable);
+}
+
+/// Members of every group count.
+#[test]
+fn the_more_members_there_are_the_less_often_each_comes() {
+    let settings = ConsumerSettings::of(GROUP, &Catalog::default());
+    let by_members = [(0, 500), (500, 500), (501, 501), (4_000, 4_000), (10_000, 5_000)];
+    for (members, interval_ms) in by_members {
+        assert_eq!(settings.heartbeat_interval_ms(members), interval_ms);
+    }
+    let mut world = World::new(&[("t", 3)]);
+    for member in 0..600 {
+        world.join(&format!("m{member}"), &["t"]);
+    }
+    let action = GroupAction::ConsumerHeartbeat(Box::new(joins("a", &["t"])));
+    let command = GroupCommand { group: "payments".to_owned(), action };
+    let (now, wall) = (Elapsed::from_millis(2_000), WallTime::from_millis(7_000));
+    let applied = world.groups.apply(&command, now, wall, &world.catalog);
+    let GroupReply::ConsumerHeartbeat(Ok(answer)) = applied.reply else { panic!() };
+    assert_eq!((answer.heartbeat_interval_ms, answer.is_interval_chosen), (600, true));
+}
+
+#[test]
+fn a_config_says_how_often_members_come() {
+    let mut world = World::new(&[("t", 3)]);
+    world.join("a", &["t"]);
+    world.set("consumer.heartbeat.interval.ms", "7000");
+    let answer = world.heartbeat(&goes_on("a", 2)).unwrap();
+    assert_eq!((answer.heartbeat_interval_ms, answer.is_interval_chosen), (7_000, false));
 }
 
 #[test]

@@ -75,7 +75,8 @@ fn without_an_initial_delay_the_first_join_completes_at_once() {
 #[test]
 fn the_limits_of_the_agent_that_was_asked_go_before_those_of_the_machine() {
     let limits = |initial_rebalance_delay_ms, max_size| {
-        Some(GroupSettings { initial_rebalance_delay_ms, max_size })
+        let own = GroupSettings::default();
+        Some(GroupSettings { initial_rebalance_delay_ms, max_size, ..own })
     };
     let mut world = World::new();
     let join = Join { limits: limits(0, 1), ..world.a_join("a", false) };
@@ -235,6 +236,17 @@ fn a_session_timeout_outside_its_limits_is_refused() {
     for session_timeout_ms in [0, 5_999, 1_800_001, u32::MAX] {
         let join = Join { session_timeout_ms, ..world.a_join("a", false) };
         assert_eq!(world.join(join), Err(GroupRejected::InvalidSessionTimeout));
+    }
+    let limits = GroupSettings {
+        session_timeout_min_ms: 100,
+        session_timeout_max_ms: 200,
+        ..GroupSettings::default()
+    };
+    for (session_timeout_ms, is_allowed) in [(99, false), (100, true), (200, true), (201, false)] {
+        let limits = Some(limits);
+        let join = Join { session_timeout_ms, limits, ..world.a_join("a", false) };
+        let refused = world.join(join) == Err(GroupRejected::InvalidSessionTimeout);
+        assert_eq!(refused, !is_allowed, "{session_timeout_ms}");
     }
 }
 

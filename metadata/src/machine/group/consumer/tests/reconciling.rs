@@ -19,7 +19,7 @@ fn what_moves_is_given_up_before_the_other_gets_it() {
     assert_eq!(world.ok(&goes_on("b", 3)), (3, Some(of_1(&[2, 3]))));
     assert_eq!(world.state(), GroupState::Stable);
     let answer = world.heartbeat(&goes_on("b", 3)).unwrap();
-    assert_eq!(answer.heartbeat_interval_ms, 5_000);
+    assert_eq!(answer.heartbeat_interval_ms, 500);
 }
 
 #[test]
