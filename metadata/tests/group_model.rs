@@ -106,7 +106,8 @@ struct World {
 
 impl World {
     fn new(initial_rebalance_delay_ms: u32) -> Self {
-        let settings = GroupSettings { initial_rebalance_delay_ms, max_size: 5 };
+        let settings =
+            GroupSettings { initial_rebalance_delay_ms, max_size: 5, ..GroupSettings::default() };
         Self {
             groups: Groups::new(settings),
             clients: vec![Client::default(); CLIENTS],

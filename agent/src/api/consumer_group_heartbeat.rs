@@ -39,8 +39,11 @@ use crate::{
 /// The first version in which a member brings its own id.
 const FIRST_WITH_OWN_ID: i16 = 1;
 
-/// How often a change is proposed when it is not known what became of it: a heartbeat that comes
-/// twice changes the group once.
+/// How often the first heartbeat of a member that has no id yet is proposed when it is not known
+/// what became of it: the client would come again as another member, and the first stay as a ghost.
+///
+/// All others are the client's to repeat, which then says everything and is told everything. The
+/// answer to the same heartbeat a second time would leave out what the first brought about.
 const PROPOSED_MAX: usize = 3;
 
 type Refusal = (ErrorCode, String);
@@ -52,7 +55,10 @@ pub async fn handle(
 ) -> ConsumerGroupHeartbeatResponse {
     let group = body.group_id.as_str().to_owned();
     let answer = match check(request.version, &body) {
-        Ok(()) => beat(broker, &group, heartbeat(broker, request, body)).await,
+        Ok(()) => {
+            let proposed_max = if body.member_id.is_empty() { PROPOSED_MAX } else { 1 };
+            beat(broker, &group, heartbeat(broker, request, body), proposed_max).await
+        }
         Err(refusal) => Err(refusal),
     };
     let set_ms = broker.options.consumer_heartbeat_interval_ms;
@@ -151,12 +157,15 @@ async fn beat(
     broker: &Broker,
     group: &str,
     heartbeat: ConsumerHeartbeat,
+    proposed_max: usize,
 ) -> Result<ConsumerHeartbeatResult, Refusal> {
     let heartbeat = Box::new(heartbeat);
     let ask = GroupAsk::ConsumerHeartbeat(heartbeat.clone());
     let answer = match broker.ask_group(GroupQuery { group: group.to_owned(), ask }).await {
         Ok(GroupAnswer::ConsumerHeartbeat(Some(answer))) => Ok(answer),
-        Ok(GroupAnswer::ConsumerHeartbeat(None)) => propose(broker, group, heartbeat).await,
+        Ok(GroupAnswer::ConsumerHeartbeat(None)) => {
+            propose(broker, group, heartbeat, proposed_max).await
+        }
         Ok(other) => Err(mismatch("query", &other)),
         Err(error) => Err(error),
     };
@@ -172,6 +181,7 @@ async fn propose(
     broker: &Broker,
     group: &str,
     heartbeat: Box<ConsumerHeartbeat>,
+    proposed_max: usize,
 ) -> Result<Result<ConsumerHeartbeatResult, ConsumerRejected>, CallError> {
     let mut proposed = 0;
     loop {
@@ -180,7 +190,7 @@ async fn propose(
         match broker.group(group, action).await {
             Ok(GroupReply::ConsumerHeartbeat(answer)) => return Ok(answer),
             Ok(other) => return Err(mismatch("propose", &other)),
-            Err(error) if error.outcome != Outcome::Indefinite || proposed == PROPOSED_MAX => {
+            Err(error) if error.outcome != Outcome::Indefinite || proposed == proposed_max => {
                 return Err(error);
             }
             Err(_) => {}

@@ -56,6 +56,7 @@ pub fn group_error(rejected: &GroupRejected) -> ErrorCode {
         GroupRejected::UnsupportedAssignor => ErrorCode::UnsupportedAssignor,
         GroupRejected::InvalidRegex => ErrorCode::InvalidRegularExpression,
         GroupRejected::InvalidRequest => ErrorCode::InvalidRequest,
+        GroupRejected::NotStable => ErrorCode::CoordinatorLoadInProgress,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod delete;
 mod describe;
+mod forget;
 mod lag;
 mod members;
 mod offsets;
@@ -12,8 +13,9 @@ use std::{collections::BTreeMap, time::Duration};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use self::reset::plan::Scope;
 use super::{
-    EXIT_CODES, World,
+    EXIT_CODES, Usage, World,
     client::{ANY, Client, ClientError, ConnectArgs},
     output::{Format, FormatArgs, Output, Table},
 };
@@ -78,11 +80,18 @@ not there yet, becomes the nearest one that is. A group that is not there is mad
     /// Deletes groups without members, with what they committed.
     #[command(after_help = "Examples:
   aquifer group delete billing
-  aquifer group delete billing audit --if-exists")]
+  aquifer group delete billing audit --if-exists
+  aquifer group delete billing --topic orders --topic payments:0,2
+
+With --topic the group stays, and only what it committed there is forgotten.")]
     Delete {
-        /// Their names.
+        /// Their names; one with --topic.
         #[arg(required = true, value_name = "GROUP")]
         names: Vec<String>,
+        /// Only what was committed of this topic, or of some of its partitions, as orders:0,2. May
+        /// be repeated.
+        #[arg(short, long = "topic", value_name = "TOPIC[:N,...]", conflicts_with = "if_exists")]
+        topics: Vec<Scope>,
         /// Groups that are not there are no error.
         #[arg(long)]
         if_exists: bool,
@@ -101,9 +110,13 @@ pub async fn run(args: GroupArgs, world: &World, mut output: Output) -> anyhow::
         GroupCommand::Describe { names } => describe::run(client, output, format, &names).await,
         GroupCommand::Lag(args) => lag::run(client, output, format, &args).await,
         GroupCommand::Reset(args) => reset::run(client, output, format, &args).await,
-        GroupCommand::Delete { names, if_exists } => {
+        GroupCommand::Delete { names, if_exists, topics } if topics.is_empty() => {
             delete::run(client, output, format, (&names, if_exists)).await
         }
+        GroupCommand::Delete { names, topics, .. } => match names.as_slice() {
+            [name] => forget::run(client, output, format, (name, &topics)).await,
+            _ => Err(Usage::new("--topic is about one group").into()),
+        },
     }
 }
 

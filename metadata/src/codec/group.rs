@@ -481,6 +481,7 @@ fn rejected_to_proto(rejected: &GroupRejected) -> proto::GroupRejection {
         GroupRejected::UnsupportedAssignor => Rejection::UnsupportedAssignor,
         GroupRejected::InvalidRegex => Rejection::InvalidRegex,
         GroupRejected::InvalidRequest => Rejection::InvalidRequest,
+        GroupRejected::NotStable => Rejection::NotStable,
     };
     let member = match rejected {
         GroupRejected::MemberIdRequired(member) => text(member),
@@ -510,6 +511,7 @@ fn rejected_from_proto(rejected: proto::GroupRejection) -> Result<GroupRejected,
         Rejection::UnsupportedAssignor => GroupRejected::UnsupportedAssignor,
         Rejection::InvalidRegex => GroupRejected::InvalidRegex,
         Rejection::InvalidRequest => GroupRejected::InvalidRequest,
+        Rejection::NotStable => GroupRejected::NotStable,
     })
 }
 

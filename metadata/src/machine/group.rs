@@ -193,7 +193,7 @@ impl Groups {
                 None => group.sync(sync, &mut moment),
             }),
             GroupAction::Leave { members } => GroupReply::Leave(match &mut group.consumer {
-                Some(group) => group.leave_by_request(members, &context(), &mut moment),
+                Some(group) => group.leave_by_request(members, &moment),
                 None => group.leave(members, &mut moment),
             }),
             GroupAction::CommitOffsets(commit)
@@ -206,7 +206,7 @@ impl Groups {
             }
             GroupAction::ExpireMember { member, judged } => {
                 match &mut group.consumer {
-                    Some(group) => group.expire_member(member, *judged, &context(), &mut moment),
+                    Some(group) => group.expire_member(member, *judged, &moment),
                     None => group.expire_member(member, *judged, &mut moment),
                 }
                 GroupReply::Done

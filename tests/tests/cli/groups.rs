@@ -142,6 +142,25 @@ fn a_reset_is_shown_first_and_done_when_it_is_told_to() -> anyhow::Result<()> {
 }
 
 #[test]
+fn some_of_what_a_group_committed_is_forgotten_and_the_group_stays() -> anyhow::Result<()> {
+    let shell = Shell::start()?;
+    let (topic, group) = world(&shell)?;
+    shell.run(&format!("group reset {group} --topic {topic} --to 1 --execute"))?.ok()?;
+    assert_eq!(committed(&shell, &group)?, [(0, 1), (1, 1)]);
+    let told = shell.run(&format!("group delete {group} --topic {topic}:1"))?.ok()?;
+    assert_eq!(told, format!("deleted offset 1 of {topic}/1\n"));
+    assert_eq!(committed(&shell, &group)?, [(0, 1)]);
+    let told = shell.run(&format!("group delete {group} --topic {topic}:1"))?.refused(1)?;
+    assert!(told.contains(&format!("committed nothing of {topic}:1")), "{told}");
+    let told = shell.run(&format!("group delete absent {group} --topic {topic}"))?.refused(2)?;
+    assert!(told.contains("--topic is about one group"), "{told}");
+    let told = shell.json(&format!("group delete {group} -t {topic} -o json"))?;
+    let gone = json!([{ "topic": topic, "partition": 0, "offset": 1 }]);
+    assert_eq!(told, json!({ "group": group, "deleted": gone }));
+    Ok(())
+}
+
+#[test]
 fn a_group_with_members_is_neither_reset_nor_deleted() -> anyhow::Result<()> {
     let shell = Shell::start()?;
     let (topic, group) = world(&shell)?;
@@ -152,6 +171,9 @@ fn a_group_with_members_is_neither_reset_nor_deleted() -> anyhow::Result<()> {
     assert_eq!(told, words);
     let told = shell.run(&format!("group delete {group}"))?.refused(1)?;
     assert_eq!(told, format!("aquifer: group {group} has members: stop them first\n"));
+    let told = shell.run(&format!("group delete {group} --topic {topic}"))?.refused(1)?;
+    let words = format!("aquifer: members of group {group} read {topic}/0: stop them first\n");
+    assert_eq!(told, words);
     assert_eq!(committed(&shell, &group)?, [(0, 1)]);
     member.leave()?;
 

@@ -44,6 +44,7 @@ pub(super) fn to_proto(group: &ConsumerGroup) -> proto::ConsumerGroupSnapshot {
             })
             .collect(),
         catalog_seen: group.catalog_seen,
+        is_stale: group.is_stale,
         members: group
             .members
             .iter()
@@ -73,6 +74,7 @@ pub(super) fn from_proto(
     group.assigned_at = snapshot.assigned_ms.map(Elapsed::from_millis);
     group.empty_since = empty_since;
     group.catalog_seen = snapshot.catalog_seen;
+    group.is_stale = snapshot.is_stale;
     let size =
         |size: proto::ConsumerTopicSize| Ok((topic_from_proto(&size.topic)?, size.partitions));
     let sizes: Result<TopicSizes, CodecError> = snapshot.topics.into_iter().map(size).collect();

@@ -83,33 +83,48 @@ impl Group {
         retention: Duration,
         name_of: &dyn Fn(TopicId) -> Option<String>,
     ) -> Vec<TopicOffsets> {
-        let mut topics: BTreeMap<TopicId, TopicOffsets> = BTreeMap::new();
         let old = self.offsets.iter().filter(|(_, one)| self.is_expired(one, wall, retention));
-        for (partition, _) in old.take(EXPIRED_OFFSETS_MAX) {
-            let topic = partition.topic;
-            let offsets = topics.entry(topic).or_insert_with(|| TopicOffsets {
-                topic,
-                name: name_of(topic).unwrap_or_default(),
-                partitions: Vec::new(),
-            });
-            offsets.partitions.push(partition.partition);
+        let mut old = old.peekable();
+        if old.peek().is_none() {
+            return Vec::new();
         }
-        let topics: Vec<TopicOffsets> = topics.into_values().collect();
-        self.unread(&topics).cloned().collect()
+        let is_read = self.readers();
+        // Read ones are none, so that however many there are, what is behind them goes too.
+        let mut topics: BTreeMap<TopicId, Option<TopicOffsets>> = BTreeMap::new();
+        let mut count = 0;
+        for (partition, _) in old {
+            let topic = partition.topic;
+            let offsets = topics.entry(topic).or_insert_with(|| {
+                let name = name_of(topic).unwrap_or_default();
+                let offsets = TopicOffsets { topic, name, partitions: Vec::new() };
+                Some(offsets).filter(|offsets| !is_read(offsets))
+            });
+            let Some(offsets) = offsets else { continue };
+            offsets.partitions.push(partition.partition);
+            count += 1;
+            if count == EXPIRED_OFFSETS_MAX {
+                break;
+            }
+        }
+        topics.into_values().flatten().collect()
     }
 
     /// Those of `topics` that no member subscribes to; none where one does not say.
-    fn unread<'a>(
-        &self,
-        topics: &'a [TopicOffsets],
-    ) -> impl Iterator<Item = &'a TopicOffsets> + use<'a> {
-        let classic = if topics.is_empty() { None } else { self.subscribed_topics() };
-        let is_read = |topic: &TopicOffsets| match &self.consumer {
+    fn unread<'a>(&self, topics: &'a [TopicOffsets]) -> Vec<&'a TopicOffsets> {
+        if topics.is_empty() {
+            return Vec::new();
+        }
+        let is_read = self.readers();
+        topics.iter().filter(|topic| !is_read(topic)).collect()
+    }
+
+    /// Whether some member subscribes to a topic, or may.
+    fn readers(&self) -> impl Fn(&TopicOffsets) -> bool + '_ {
+        let classic = if self.consumer.is_some() { None } else { self.subscribed_topics() };
+        move |topic| match &self.consumer {
             Some(group) => group.is_subscribed(topic.topic, &topic.name),
             None => classic.as_ref().is_none_or(|read| read.contains(&topic.name)),
-        };
-        let unread: Vec<_> = topics.iter().filter(|topic| !is_read(topic)).collect();
-        unread.into_iter()
+        }
     }
 }
 

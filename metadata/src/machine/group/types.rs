@@ -141,4 +141,6 @@ pub enum GroupRejected {
     InvalidRegex,
     /// The request contradicts itself or the group.
     InvalidRequest,
+    /// The group has to be stable for this: come again.
+    NotStable,
 }

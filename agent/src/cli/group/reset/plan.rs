@@ -1,6 +1,6 @@
 //! Where a reset sends a group, and the files that say it. Pure.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::Deserialize;
 
@@ -77,6 +77,16 @@ pub struct Scope {
     pub topic: String,
     /// Its partitions; empty for all.
     pub partitions: Vec<i32>,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.topic)?;
+        for (position, partition) in self.partitions.iter().enumerate() {
+            write!(f, "{}{partition}", if position == 0 { ':' } else { ',' })?;
+        }
+        Ok(())
+    }
 }
 
 impl FromStr for Scope {

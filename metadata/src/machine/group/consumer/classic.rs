@@ -173,7 +173,7 @@ impl ConsumerGroup {
         if joined { Ok(join_result(id, member)) } else { Err(GroupRejected::RebalanceInProgress) }
     }
 
-    /// A member asks for its assignment, and has until its next rebalance for nothing else.
+    /// A member asks for its assignment.
     pub fn sync(
         &mut self,
         sync: &Sync,
@@ -189,7 +189,10 @@ impl ConsumerGroup {
             return Err(GroupRejected::InconsistentProtocol);
         }
         let result = self.synced(member, classic, surroundings)?;
-        let member = ConsumerMember { revoke_by: None, touched: moment.count(), ..member.clone() };
+        // Who has to give something up is not done with its assignment: it comes again.
+        let revokes = member.state == MemberState::UnrevokedPartitions;
+        let revoke_by = revokes.then(|| deadline(member, moment));
+        let member = ConsumerMember { revoke_by, touched: moment.count(), ..member.clone() };
         self.put_member(&sync.member, member);
         Ok(result)
     }

@@ -17,6 +17,7 @@ use super::{
     refusal,
     settings::ConsumerSettings,
     state::{ConsumerGroup, ConsumerMember, MemberState, by_topic, flat},
+    subscription::EXPRESSIONS_MAX,
 };
 use crate::machine::group::{
     command::LeavingMember,
@@ -80,9 +81,13 @@ impl ConsumerGroup {
         let has_new_subscription = is_new_regex || before.subscribed != updated.subscribed;
         updated.touched = moment.count();
         self.put_member(id, updated.clone());
+        if let Some(regex) = &updated.regex {
+            self.resolve(regex, context.surroundings);
+        }
         self.renew(has_new_subscription, context, moment);
         let mut member = self.step(&updated, heartbeat, has_new_subscription, context);
-        if member != updated {
+        // A member that was of the classic protocol has no deadline of this one yet.
+        if member != updated || before.classic.is_some() {
             let deadline = moment.now.plus_millis(member.rebalance_timeout_ms.max(1).into());
             let revokes = member.state == MemberState::UnrevokedPartitions;
             member.revoke_by = revokes.then_some(deadline);
@@ -98,14 +103,20 @@ impl ConsumerGroup {
         context: &Context<'_>,
         moment: &Moment,
     ) {
-        if has_new_subscription || self.catalog_seen != context.catalog {
-            let was_seen = self.catalog_seen != super::subscription::NOT_SEEN;
+        if has_new_subscription {
+            self.need_assignment();
+        }
+        if self.catalog_seen != context.catalog {
+            let was_stale = self.is_stale;
             let changed = self.refresh(context.catalog, context.surroundings);
-            if has_new_subscription || (changed && was_seen) {
+            if changed && !was_stale {
                 self.bump_epoch();
             }
         }
         if self.may_assign(context, moment) {
+            if self.is_stale {
+                self.refresh(context.catalog, context.surroundings);
+            }
             self.assign(context, moment);
         }
     }
@@ -176,6 +187,9 @@ impl ConsumerGroup {
     fn check_regex(&self, regex: &str) -> Checked<()> {
         if self.expressions.contains_key(regex) {
             return Ok(());
+        }
+        if EXPRESSIONS_MAX <= self.expressions.size() {
+            return Err(refusal::regex(regex, "the group has too many others"));
         }
         re2::compile(regex).map(drop).map_err(|reason| refusal::regex(regex, reason))
     }
@@ -259,7 +273,7 @@ impl ConsumerGroup {
             if !self.members.contains_key(id) {
                 return Err(refusal::unknown_member(id, context.name));
             }
-            self.fence(id, context, moment);
+            self.fence(id, moment);
             return Ok(gone(heartbeat));
         };
         let holder = self.instances.get(instance);
@@ -268,7 +282,7 @@ impl ConsumerGroup {
             return Err(refusal::fenced(id, instance, holder));
         }
         if heartbeat.epoch != MemberEpoch::LEAVES_FOR_A_WHILE {
-            self.fence(id, context, moment);
+            self.fence(id, moment);
             return Ok(gone(heartbeat));
         }
         let member = ConsumerMember::clone(&self.members[id]);
@@ -288,8 +302,7 @@ impl ConsumerGroup {
     pub fn leave_by_request(
         &mut self,
         members: &[LeavingMember],
-        context: &Context<'_>,
-        moment: &mut Moment,
+        moment: &Moment,
     ) -> Vec<Result<(), GroupRejected>> {
         let mut gone = BTreeSet::new();
         let mut results = Vec::with_capacity(members.len());
@@ -302,8 +315,7 @@ impl ConsumerGroup {
             self.take_member(id, moment.wall);
         }
         if !gone.is_empty() {
-            self.refresh(context.catalog, context.surroundings);
-            self.bump_epoch();
+            self.need_assignment();
         }
         results
     }
@@ -323,22 +335,15 @@ impl ConsumerGroup {
     }
 
     /// Takes a member out; what it held is free, and a new assignment is necessary.
-    pub fn fence(&mut self, id: &MemberId, context: &Context<'_>, moment: &mut Moment) {
+    pub fn fence(&mut self, id: &MemberId, moment: &Moment) {
         self.take_member(id, moment.wall);
-        self.refresh(context.catalog, context.surroundings);
-        self.bump_epoch();
+        self.need_assignment();
     }
 
     /// Takes a member out that was silent for its session timeout, unless it did something since.
-    pub fn expire_member(
-        &mut self,
-        id: &MemberId,
-        judged: u64,
-        context: &Context<'_>,
-        moment: &mut Moment,
-    ) {
+    pub fn expire_member(&mut self, id: &MemberId, judged: u64, moment: &Moment) {
         if self.members.get(id).is_some_and(|member| member.touched == judged) {
-            self.fence(id, context, moment);
+            self.fence(id, moment);
         }
     }
 
@@ -347,9 +352,7 @@ impl ConsumerGroup {
         while let Some((deadline, id)) = self.deadlines.first().cloned()
             && deadline <= moment.now
         {
-            self.take_member(&id, moment.wall);
-            self.catalog_seen = super::subscription::NOT_SEEN;
-            self.bump_epoch();
+            self.fence(&id, moment);
         }
     }
 
@@ -360,9 +363,14 @@ impl ConsumerGroup {
             self.take_member(id, moment.wall);
         }
         if !ids.is_empty() {
-            self.catalog_seen = super::subscription::NOT_SEEN;
-            self.bump_epoch();
+            self.need_assignment();
         }
+    }
+
+    /// Members are others, or read something else, than when the last assignment was made.
+    fn need_assignment(&mut self) {
+        self.is_stale = true;
+        self.bump_epoch();
     }
 
     /// Makes a new assignment necessary.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::state::{ConsumerGroup, ConsumerMember, MemberState};
+use super::{
+    MemberEpoch,
+    state::{ConsumerGroup, ConsumerMember, MemberState},
+};
 
 impl ConsumerGroup {
     /// The first invariant that does not hold, as a sentence.
@@ -13,7 +16,7 @@ impl ConsumerGroup {
             (self.instances_have_one_holder(), "an instance id is held by exactly one member"),
             (
                 self.deadlines_are_of_revoking(),
-                "only who gives up partitions, or speaks the classic protocol, has a deadline",
+                "who gives up partitions has a deadline, as others of the classic protocol may",
             ),
             (self.targets_are_apart(), "no partition is meant for two members"),
             (self.targets_are_of_members(), "only members have a target"),
@@ -59,8 +62,12 @@ impl ConsumerGroup {
             .filter_map(|(id, member)| member.revoke_by.map(|deadline| (deadline, id.clone())));
         let expected: BTreeSet<_> = with_deadline.collect();
         let as_state = self.members.values().all(|member| {
-            let gives_up = member.state == MemberState::UnrevokedPartitions;
-            member.revoke_by.is_none() || gives_up || member.classic.is_some()
+            let is_away = member.epoch == MemberEpoch::LEAVES_FOR_A_WHILE.value();
+            let gives_up = member.state == MemberState::UnrevokedPartitions && !is_away;
+            match member.revoke_by {
+                Some(_) => gives_up || member.classic.is_some(),
+                None => !gives_up,
+            }
         });
         as_state && self.deadlines.iter().eq(expected.iter())
     }
@@ -82,6 +89,6 @@ impl ConsumerGroup {
         let used = |regex: &String| {
             self.members.values().any(|member| member.regex.as_ref() == Some(regex))
         };
-        self.catalog_seen == super::subscription::NOT_SEEN || self.expressions.keys().all(used)
+        self.is_stale || self.expressions.keys().all(used)
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use aquifer_storage::model::SessionId;
+use bytes::Bytes;
 use rpds::RedBlackTreeMapSync as Map;
 
 use super::{
@@ -17,14 +18,15 @@ use super::{
 use crate::machine::group::{
     command::RequestId,
     state::{Group, Member, Moment, Phase},
-    types::{GenerationId, MemberId},
+    types::GenerationId,
 };
 
 impl Group {
     /// The group with its members as a consumer group.
     ///
     /// # Errors
-    /// Upgrades are off, or the members speak something else than Kafka's consumers do.
+    /// Upgrades are off, the members speak something else than Kafka's consumers do, or they are
+    /// rebalancing: what each of them still reads is known of a stable group only.
     pub(super) fn upgraded(
         &self,
         context: &Context<'_>,
@@ -40,11 +42,15 @@ impl Group {
         if context.settings.max_size < self.members.size() {
             return refuse("the group size exceeds the consumer group maximum size");
         }
+        let Phase::Stable { assignments, .. } = &self.phase else {
+            return Err(refusal::not_stable(context.name));
+        };
         let mut group = ConsumerGroup::new(moment.wall);
         let epoch = self.generation.value();
         (group.epoch, group.assignment_epoch) = (epoch, epoch);
         for (id, member) in self.members.iter() {
-            let Some((converted, has_own)) = self.converted(id, member, &group, context) else {
+            let given = assignments.get(id).cloned().unwrap_or_default();
+            let Some((converted, has_own)) = self.converted(member, given, &group, context) else {
                 return refuse("the embedded consumer protocol is malformed");
             };
             if has_own {
@@ -64,17 +70,11 @@ impl Group {
     /// A member as one of a consumer group; whether its assignor told it something of its own.
     fn converted(
         &self,
-        id: &MemberId,
         member: &Member,
+        given: Bytes,
         group: &ConsumerGroup,
         context: &Context<'_>,
     ) -> Option<(ConsumerMember, bool)> {
-        let given = match &self.phase {
-            Phase::Stable { assignments, .. } => assignments.get(id).cloned().unwrap_or_default(),
-            Phase::Empty { .. } | Phase::PreparingRebalance(_) | Phase::CompletingRebalance(_) => {
-                bytes::Bytes::new()
-            }
-        };
         let (given, has_own) = decode_assignment(given)?;
         let name = self.protocol.as_ref().or(member.protocols.first().map(|(name, _)| name))?;
         let subscription = Subscription::decode(member.metadata(name))?;

@@ -32,6 +32,10 @@ impl ConsumerGroup {
     /// Kafka's `ConsumerGroup.validateOffsetFetch`.
     pub fn validate_fetch(&self, reader: &OffsetReader) -> Result<(), GroupRejected> {
         let member = self.members.get(&reader.member).ok_or(GroupRejected::UnknownMember)?;
-        if member.epoch == reader.epoch { Ok(()) } else { Err(GroupRejected::StaleMemberEpoch) }
+        match &member.classic {
+            _ if member.epoch == reader.epoch => Ok(()),
+            Some(_) => Err(GroupRejected::IllegalGeneration),
+            None => Err(GroupRejected::StaleMemberEpoch),
+        }
     }
 }

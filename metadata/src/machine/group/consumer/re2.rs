@@ -1,9 +1,9 @@
 //! RE2's syntax, which Kafka's expressions have, as the `regex` crate's. Both match in linear time.
 //!
 //! What is an expression and what is not is decided here, in RE2's words. What only RE2 knows
-//! (octal escapes) is refused.
+//! (octal escapes) is refused. Translating is linear too: every replica does it.
 
-use std::{iter::Peekable, str::Chars};
+use std::str::Chars;
 
 use regex::{Regex, RegexBuilder};
 
@@ -62,8 +62,39 @@ enum Last {
     Lazy,
 }
 
+/// What is still to be read.
+struct Rest<'a>(Chars<'a>);
+
+impl<'a> Rest<'a> {
+    fn next(&mut self) -> Option<char> {
+        self.0.next()
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.0.clone().next()
+    }
+
+    fn next_if_eq(&mut self, wanted: char) -> bool {
+        let is_next = self.peek() == Some(wanted);
+        if is_next {
+            self.next();
+        }
+        is_next
+    }
+
+    fn text(&self) -> &'a str {
+        self.0.as_str()
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.0 = self.text()[bytes..].chars();
+    }
+}
+
 struct Translator<'a> {
-    rest: Peekable<Chars<'a>>,
+    rest: Rest<'a>,
+    /// No class ends behind here: what was looked for once is not there.
+    has_no_posix: bool,
     out: String,
     depth: u32,
     last: Last,
@@ -71,8 +102,8 @@ struct Translator<'a> {
 
 impl<'a> Translator<'a> {
     fn new(expression: &'a str) -> Self {
-        let rest = expression.chars().peekable();
-        Self { rest, out: String::new(), depth: 0, last: Last::Nothing }
+        let rest = Rest(expression.chars());
+        Self { rest, has_no_posix: false, out: String::new(), depth: 0, last: Last::Nothing }
     }
 
     fn run(mut self) -> Result<String, &'static str> {
@@ -117,7 +148,7 @@ impl<'a> Translator<'a> {
     /// Everything up to `\E` as it is.
     fn quoted(&mut self) -> Result<(), &'static str> {
         while let Some(next) = self.rest.next() {
-            if next == '\\' && self.rest.next_if_eq(&'E').is_some() {
+            if next == '\\' && self.rest.next_if_eq('E') {
                 return Ok(());
             }
             self.out.push_str(&regex::escape(next.encode_utf8(&mut [0; 4])));
@@ -136,7 +167,7 @@ impl<'a> Translator<'a> {
         }
         self.out.extend(['\\', next]);
         // A name or a number in braces belongs to it.
-        if matches!(next, 'p' | 'P' | 'x') && self.rest.peek() == Some(&'{') {
+        if matches!(next, 'p' | 'P' | 'x') && self.rest.peek() == Some('{') {
             let wrong = if next == 'x' { BAD_ESCAPE } else { BAD_RANGE };
             loop {
                 let inner = self.rest.next().ok_or(wrong)?;
@@ -152,7 +183,7 @@ impl<'a> Translator<'a> {
     /// Behind `[`. RE2 has no classes within classes and no operations on them.
     fn class(&mut self) -> Result<(), &'static str> {
         self.out.push('[');
-        if self.rest.next_if_eq(&'^').is_some() {
+        if self.rest.next_if_eq('^') {
             self.out.push('^');
         }
         let mut is_first = true;
@@ -164,7 +195,7 @@ impl<'a> Translator<'a> {
                     let next = self.rest.next().ok_or(TRAILING_BACKSLASH)?;
                     self.push_escaped(next)?;
                 }
-                '[' if self.rest.peek() == Some(&':') => self.posix()?,
+                '[' if self.rest.peek() == Some(':') => self.posix()?,
                 '[' | ']' | '&' | '~' => self.out.extend(['\\', next]),
                 _ => self.out.push(next),
             }
@@ -176,8 +207,9 @@ impl<'a> Translator<'a> {
 
     /// `[:name:]` within a class, or a bracket like any other character.
     fn posix(&mut self) -> Result<(), &'static str> {
-        let rest: String = self.rest.clone().collect();
-        let Some((name, _)) = rest[1..].split_once(":]") else {
+        let found = Some(&self.rest.text()[1..]).filter(|_| !self.has_no_posix);
+        let Some((name, _)) = found.and_then(|rest| rest.split_once(":]")) else {
+            self.has_no_posix = true;
             self.out.push_str("\\[");
             return Ok(());
         };
@@ -185,9 +217,7 @@ impl<'a> Translator<'a> {
             return Err(BAD_RANGE);
         }
         self.out.push_str(&format!("[:{name}:]"));
-        for _ in 0..name.len() + 3 {
-            self.rest.next();
-        }
+        self.rest.skip(name.len() + 3);
         Ok(())
     }
 
@@ -198,11 +228,11 @@ impl<'a> Translator<'a> {
             return Err("expression too large");
         }
         self.push('(', Last::Nothing);
-        if self.rest.next_if_eq(&'?').is_none() {
+        if !self.rest.next_if_eq('?') {
             return Ok(());
         }
         self.out.push('?');
-        let rest: String = self.rest.clone().collect();
+        let rest = self.rest.text();
         if let Some(named) = rest.strip_prefix("P<").or_else(|| rest.strip_prefix('<')) {
             if named.starts_with(['=', '!']) {
                 return Err(BAD_PERL);
@@ -240,8 +270,8 @@ impl<'a> Translator<'a> {
 
     /// Behind `{`: a count, or a brace like any other character.
     fn counted(&mut self) -> Result<(), &'static str> {
-        let rest: String = self.rest.clone().collect();
-        let Some((least, most, length)) = count(&rest) else {
+        let rest = self.rest.text();
+        let Some((least, most, length)) = count(rest) else {
             self.out.push('\\');
             self.push('{', Last::Element);
             return Ok(());
@@ -256,9 +286,7 @@ impl<'a> Translator<'a> {
         }
         self.out.push('{');
         self.out.push_str(&rest[..length]);
-        for _ in 0..length {
-            self.rest.next();
-        }
+        self.rest.skip(length);
         self.last = Last::Repeat;
         Ok(())
     }
@@ -266,7 +294,10 @@ impl<'a> Translator<'a> {
 
 /// `n}`, `n,}` or `n,m}`: both numbers, and the length. Numbers too large are as large as can be.
 fn count(text: &str) -> Option<(u32, Option<u32>, usize)> {
-    let end = text.find('}')?;
+    let end = text.find(|next: char| !next.is_ascii_digit() && next != ',')?;
+    if !text[end..].starts_with('}') {
+        return None;
+    }
     let number = |digits: &str| {
         let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         is_number.then(|| digits.parse().unwrap_or(u32::MAX))

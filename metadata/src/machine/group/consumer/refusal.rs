@@ -29,6 +29,12 @@ pub(super) fn no_upgrade(name: &str, reason: &str) -> ConsumerRejected {
     refuse(GroupRejected::UnknownGroup, message)
 }
 
+/// A classic group with members becomes another once its rebalance is over.
+pub(super) fn not_stable(name: &str) -> ConsumerRejected {
+    let message = format!("Classic group {name} is rebalancing, and upgraded after that.");
+    refuse(GroupRejected::NotStable, message)
+}
+
 pub(super) fn full(max_size: usize) -> ConsumerRejected {
     let message =
         format!("The consumer group has reached its maximum capacity of {max_size} members.");

@@ -49,6 +49,9 @@ pub(crate) struct ConsumerGroup {
     pub expressions: Map<String, Arc<BTreeSet<TopicId>>>,
     /// The catalog's version when both were found.
     pub catalog_seen: u64,
+    /// Whether members came, went or changed what they read since then: both are found anew before
+    /// the next assignment, and not for each member of a thousand that restart.
+    pub is_stale: bool,
     /// Everyone who is in.
     pub members: Map<MemberId, Arc<ConsumerMember>>,
     /// What each of them shall hold; none for who joined since.
@@ -167,6 +170,7 @@ impl ConsumerGroup {
             topics: Arc::default(),
             expressions: Map::new_sync(),
             catalog_seen: 0,
+            is_stale: false,
             members: Map::new_sync(),
             targets: Map::new_sync(),
             owners: Map::new_sync(),
@@ -224,7 +228,9 @@ impl ConsumerGroup {
 
     fn forget_derived(&mut self, id: &MemberId, member: &ConsumerMember) {
         for partition in member.partitions() {
-            self.owners.remove_mut(&partition);
+            if self.owners.get(&partition) == Some(id) {
+                self.owners.remove_mut(&partition);
+            }
         }
         if let Some(instance) = &member.instance
             && self.instances.get(instance) == Some(id)

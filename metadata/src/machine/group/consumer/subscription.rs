@@ -1,8 +1,9 @@
 //! What members subscribe to, by name and by expression, and what that is in the catalog.
 //!
 //! # Invariants
-//! - `topics` is the union of what the members subscribe to, as of `catalog_seen`.
-//! - `expressions` has exactly the expressions that members subscribe by.
+//! - `topics` is the union of what the members subscribe to, as of `catalog_seen`, and `expressions`
+//!   has exactly the expressions that they subscribe by, unless `is_stale`.
+//! - Each member's own expression is resolved.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,8 +19,8 @@ use super::{
 };
 use crate::machine::group::surroundings::Surroundings;
 
-/// No version of the catalog: what was found last is not the members' any more.
-pub(crate) const NOT_SEEN: u64 = u64::MAX;
+/// Different expressions in one group. Each is matched against every topic whenever topics change.
+pub(crate) const EXPRESSIONS_MAX: usize = 100;
 
 impl ConsumerGroup {
     /// Finds anew what members subscribe to. True when topics came, went or grew.
@@ -35,6 +36,7 @@ impl ConsumerGroup {
         }
         self.expressions = expressions;
         self.catalog_seen = catalog;
+        self.is_stale = false;
         let names: BTreeSet<&str> = self
             .members
             .values()
@@ -50,6 +52,14 @@ impl ConsumerGroup {
             self.topics = Arc::new(topics);
         }
         changed
+    }
+
+    /// Resolves an expression that is new to the group.
+    pub fn resolve(&mut self, regex: &str, surroundings: &dyn Surroundings) {
+        if !self.expressions.contains_key(regex) {
+            let topics = Arc::new(matching(regex, surroundings));
+            self.expressions.insert_mut(regex.to_owned(), topics);
+        }
     }
 
     /// The topics that a member subscribes to and that exist.

@@ -257,14 +257,17 @@ fn the_more_members_there_are_the_less_often_each_comes() {
         assert_eq!(settings.heartbeat_interval_ms(members), interval_ms);
     }
     let mut world = World::new(&[("t", 3)]);
+    let mut join = |group: &str, id: &str| {
+        let action = GroupAction::ConsumerHeartbeat(Box::new(joins(id, &["t"])));
+        let command = GroupCommand { group: group.to_owned(), action };
+        let (now, wall) = (Elapsed::from_millis(2_000), WallTime::from_millis(7_000));
+        world.groups.apply(&command, now, wall, &world.catalog).reply
+    };
     for member in 0..600 {
-        world.join(&format!("m{member}"), &["t"]);
+        join(GROUP, &format!("m{member}"));
     }
-    let action = GroupAction::ConsumerHeartbeat(Box::new(joins("a", &["t"])));
-    let command = GroupCommand { group: "payments".to_owned(), action };
-    let (now, wall) = (Elapsed::from_millis(2_000), WallTime::from_millis(7_000));
-    let applied = world.groups.apply(&command, now, wall, &world.catalog);
-    let GroupReply::ConsumerHeartbeat(Ok(answer)) = applied.reply else { panic!() };
+    let reply = join("payments", "a");
+    let GroupReply::ConsumerHeartbeat(Ok(answer)) = reply else { panic!() };
     assert_eq!((answer.heartbeat_interval_ms, answer.is_interval_chosen), (600, true));
 }
 

@@ -75,3 +75,12 @@ fn an_expression_that_would_cost_too_much_is_refused() {
     assert_eq!(compile("((((a{100}){100}){100}){100})").map(drop), Err("expression too large"));
     assert_eq!(compile(&"(".repeat(100_000)).map(drop), Err("expression too large"));
 }
+
+/// A translator that looks at everything behind each of these again takes hours for them.
+#[test]
+fn what_never_ends_is_read_once() {
+    for part in ["{", "a{1,", "a{,", "[[:a]", "[[:"] {
+        let compiled = compile(&part.repeat(1 << 20)).map(drop);
+        assert!(compiled.is_err(), "{part}");
+    }
+}

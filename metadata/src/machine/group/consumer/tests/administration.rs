@@ -1,5 +1,7 @@
 //! Offsets of consumer groups; deleting and listing them; groups that change their protocol.
 
+use std::time::Duration;
+
 use aquifer_storage::model::{Offset, SessionId};
 use bytes::Bytes;
 
@@ -193,4 +195,29 @@ fn an_offset_expires_only_when_nobody_subscribes_to_its_topic() {
     world.ok(&goes_on("a", -1));
     assert_eq!(expire(&mut world), Ok(0));
     assert_eq!(world.describe(), None, "nothing of it is left");
+}
+
+/// What members read is not looked at before what they do not: however much that is.
+#[test]
+fn old_offsets_that_nobody_reads_expire_behind_any_number_that_somebody_does() {
+    let mut world = World::new(&[("read", 5_000), ("left", 1)]);
+    world.join("a", &["read"]);
+    let all: Vec<i32> = (0..5_000).collect();
+    commit(&mut world, "a", Some(2), &all).unwrap();
+    let GroupAction::CommitOffsets(mut one) = commit_of("a", Some(2), &[0]) else { panic!() };
+    one.offsets[0].0 = at(2, 0);
+    world.apply(GroupAction::CommitOffsets(one));
+    let (later, retention) = (WallTime::from_millis(1_000_000), Duration::from_secs(60));
+    let name_of = |topic| world.catalog.name_of(topic);
+    let commands = world.groups.expirable((later, retention), &name_of, 10);
+    let [GroupCommand { action: GroupAction::ExpireOffsets { topics, .. }, .. }] = &commands[..]
+    else {
+        panic!("one command")
+    };
+    let left = TopicOffsets {
+        topic: topic(2),
+        name: "left".to_owned(),
+        partitions: vec![PartitionIndex::new(0)],
+    };
+    assert_eq!(topics, &[left]);
 }

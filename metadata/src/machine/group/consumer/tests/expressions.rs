@@ -1,6 +1,12 @@
 //! Subscriptions by expression.
 
-use super::*;
+use super::{super::subscription::EXPRESSIONS_MAX, *};
+
+impl World {
+    fn join_matching(&mut self, id: &str, regex: &str) {
+        self.heartbeat(&matching(id, regex)).unwrap();
+    }
+}
 
 fn matching(id: &str, regex: &str) -> ConsumerHeartbeat {
     ConsumerHeartbeat { subscribed: None, regex: Some(regex.to_owned()), ..joins(id, &[]) }
@@ -34,4 +40,34 @@ fn names_and_an_expression_go_together_and_an_empty_one_ends_it() {
     let none = ConsumerHeartbeat { regex: Some(String::new()), ..goes_on("a", 2) };
     assert_eq!(world.ok(&none), (2, Some(of_1(&[0]))));
     assert_eq!(world.ok(&holds("a", 2, &of_1(&[0]))), (3, None));
+}
+
+#[test]
+fn a_group_has_a_bounded_number_of_expressions() {
+    let mut world = World::new(&[("t", 1)]);
+    for member in 0..EXPRESSIONS_MAX {
+        world.join_matching(&format!("m{member}"), &format!("t{{{}}}", member + 1));
+    }
+    let message = "SubscribedTopicRegex `u` is not a valid regular expression: the group has too \
+                   many others.";
+    let refused = (GroupRejected::InvalidRegex, message.to_owned());
+    assert_eq!(world.refused(&matching("a", "u")), refused);
+    world.join_matching("a", "t{1}");
+}
+
+#[test]
+fn an_expression_is_resolved_at_once_also_where_the_assignment_waits() {
+    let mut world = World::new(&[("t", 4), ("u", 4)]);
+    world.set("consumer.assignment.interval.ms", "5000");
+    world.join("a", &["t"]);
+    // What a reads by its expression is what it holds already: it gives nothing up.
+    let by_expression = ConsumerHeartbeat {
+        regex: Some("t|u".to_owned()),
+        subscribed: Some(Vec::new()),
+        ..goes_on("a", 2)
+    };
+    assert_eq!(world.ok(&by_expression), (2, None));
+    world.pass(5_000);
+    let all = (0..4).flat_map(|index| [at(1, index), at(2, index)]).collect();
+    assert_eq!(world.ok(&goes_on("a", 2)), (3, Some(all)));
 }

@@ -220,3 +220,30 @@ fn a_group_whose_members_say_what_kafkas_consumers_do_not_is_not_upgraded() {
     let refused = (GroupRejected::UnknownGroup, message.to_owned());
     assert_eq!(world.refused(&joins("c", &["t"])), refused);
 }
+
+/// In a rebalance nobody knows who still reads what: one that joined then would get it too.
+#[test]
+fn a_classic_group_that_rebalances_is_upgraded_afterwards() {
+    let mut world = World::of_one_classic_member();
+    assert!(matches!(world.try_classic_join("b", &[]), Ok(Progress::Pending { .. })));
+    let message = "Classic group orders is rebalancing, and upgraded after that.";
+    let refused = (GroupRejected::NotStable, message.to_owned());
+    assert_eq!(world.refused(&joins("c", &["t"])), refused, "members are asked to rejoin");
+    world.pass(60_000);
+    assert_eq!(world.refused(&joins("c", &["t"])), refused, "the leader is to assign");
+    assert_eq!(world.classic_sync("b", 2, &[("b", &[0, 1])]), [0, 1]);
+    assert_eq!(world.join("c", &["t"]), (3, BTreeSet::new()), "b has everything");
+}
+
+#[test]
+fn who_synced_and_owes_partitions_has_its_rebalance_timeout_to_come_again() {
+    let mut world = World::of_one_classic_member();
+    world.join("c", &["t"]);
+    assert_eq!(world.classic_join("a", &[0, 1]), 1);
+    assert_eq!(world.classic_sync("a", 1, &[]), [0]);
+    world.pass(59_999);
+    assert_eq!(world.classic_heartbeat("a", 1), Err(GroupRejected::RebalanceInProgress));
+    world.pass(1);
+    assert_eq!(world.classic_heartbeat("a", 1), Err(GroupRejected::UnknownMember));
+    assert_eq!(world.ok(&goes_on("c", 2)), (3, Some(of_1(&[0, 1]))));
+}
