@@ -33,6 +33,9 @@ pub const ABSENT_AFTER: Duration = Duration::from_millis(750);
 /// A pass that comes this late was stalled, and so were the heartbeats it should have seen.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 const PASS_INTERVAL: Duration = Duration::from_millis(100);
+/// Members are gone through a millisecond later for so many of them, and after this at the latest.
+const MEMBERS_PER_MILLI: usize = 10;
+const MEMBERS_JUDGED_WITHIN: Duration = Duration::from_secs(1);
 /// A verdict is proposed again if the state does not show it after this long.
 const PROPOSE_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
@@ -54,6 +57,7 @@ struct Notes {
     members: BTreeMap<(String, MemberId), MemberNote>,
     proposed: BTreeMap<Suspect, MonoTime>,
     last_pass: Option<MonoTime>,
+    members_judged: Option<MonoTime>,
     /// The term it was all noted in.
     led: Option<u64>,
 }
@@ -125,7 +129,10 @@ impl Liveness {
         let mut verdict = Verdict { absent: BTreeSet::new(), propose: Vec::new() };
         if leads.is_some() {
             notes.judge_sessions(now, state.live_sessions(), &mut verdict);
-            notes.judge_members(now, state, &mut verdict);
+            if notes.members_are_due(now) {
+                notes.judge_members(now, state, &mut verdict);
+                notes.members_judged = Some(now);
+            }
             notes.hold_back_repeats(now, &mut verdict.propose);
         }
         verdict
@@ -146,6 +153,13 @@ impl Notes {
             }
             self.sessions.insert(session, note);
         }
+    }
+
+    /// A pass costs by how many members there are, and their sessions are six seconds and more.
+    fn members_are_due(&self, now: MonoTime) -> bool {
+        let millis = (self.members.len() / MEMBERS_PER_MILLI) as u64;
+        let pause = Duration::from_millis(millis).min(MEMBERS_JUDGED_WITHIN);
+        self.members_judged.is_none_or(|judged| pause <= now.since(judged))
     }
 
     fn judge_members(&mut self, now: MonoTime, state: &MetadataState, verdict: &mut Verdict) {
@@ -253,6 +267,22 @@ mod tests {
         assert_eq!(verdict(&mut liveness.notes(), at(1)).absent.len(), 1);
         assert!(liveness.heard_session(SessionId::new(1), at(2)));
         assert!(verdict(&mut liveness.notes(), at(3)).absent.is_empty());
+    }
+
+    #[test]
+    fn many_members_are_gone_through_less_often() {
+        let mut notes = Notes::default();
+        assert!(notes.members_are_due(at(5)), "the first pass of a leader");
+        notes.members_judged = Some(at(5));
+        assert!(notes.members_are_due(at(5)), "few");
+        for (count, pause) in [(1_000, 100), (5_000, 500), (20_000, 1_000)] {
+            for member in notes.members.len()..count {
+                let key = ("g".to_owned(), MemberId::new(format!("m{member}")));
+                notes.members.insert(key, MemberNote { heard: at(5), touched: None });
+            }
+            assert!(!notes.members_are_due(at(5 + pause - 1)), "{count}");
+            assert!(notes.members_are_due(at(5 + pause)), "{count}");
+        }
     }
 
     #[test]
