@@ -32,6 +32,12 @@ impl Member {
     pub fn join(broker: &str, group: &str, topic: &str) -> anyhow::Result<Self> {
         let mut connection = Connection::open(broker)?;
         let group = Str::from(group);
+        let mut subscription = Vec::new();
+        subscription.put_i16(0);
+        subscription.put_i32(1);
+        subscription.put_i16(i16::try_from(topic.len())?);
+        subscription.put_slice(topic.as_bytes());
+        subscription.put_i32(-1);
         let request = JoinGroupRequest {
             group_id: group.clone(),
             session_timeout_ms: 30_000,
@@ -39,7 +45,7 @@ impl Member {
             protocol_type: "consumer".into(),
             protocols: vec![JoinGroupRequestProtocols {
                 name: "range".into(),
-                metadata: Bytes::from_static(&[0; 10]),
+                metadata: Bytes::from(subscription),
             }],
             ..JoinGroupRequest::default()
         };

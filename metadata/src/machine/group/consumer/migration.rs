@@ -42,14 +42,17 @@ impl Group {
         if context.settings.max_size < self.members.size() {
             return refuse("the group size exceeds the consumer group maximum size");
         }
-        let Phase::Stable { assignments, .. } = &self.phase else {
-            return Err(refusal::not_stable(context.name));
+        let assignments = match &self.phase {
+            Phase::Stable { assignments, .. } => Some(assignments),
+            Phase::Empty { .. } | Phase::PreparingRebalance(_) | Phase::CompletingRebalance(_) => {
+                None
+            }
         };
         let mut group = ConsumerGroup::new(moment.wall);
         let epoch = self.generation.value();
         (group.epoch, group.assignment_epoch) = (epoch, epoch);
         for (id, member) in self.members.iter() {
-            let given = assignments.get(id).cloned().unwrap_or_default();
+            let given = assignments.and_then(|all| all.get(id)).cloned().unwrap_or_default();
             let Some((converted, has_own)) = self.converted(member, given, &group, context) else {
                 return refuse("the embedded consumer protocol is malformed");
             };
@@ -62,6 +65,9 @@ impl Group {
             let target: Target = converted.assigned.keys().copied().collect();
             group.targets.insert_mut(id.clone(), Arc::new(target));
             group.put_member(id, converted);
+        }
+        if assignments.is_none() {
+            return Err(refusal::not_stable(context.name));
         }
         group.refresh(context.catalog, context.surroundings);
         Ok(group)
