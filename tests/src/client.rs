@@ -62,6 +62,33 @@ pub const ALL: [Client; 12] = [
 /// One client of each of three families, for tests of something else than clients.
 pub const FAMILIES: [Client; 3] = [Client::Librdkafka, Client::Java, Client::KafkaGo];
 
+/// How members of a group come to share its partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// The classic one: everybody gives everything up, then one member assigns.
+    Eager,
+    /// The classic one with an assignor that moves only what has to move (KIP-429).
+    Cooperative,
+    /// That of KIP-848: the coordinator assigns.
+    Consumer,
+}
+
+impl Protocol {
+    /// Its name on the command line of the client programs.
+    pub fn argument(self) -> &'static str {
+        match self {
+            Self::Eager => "classic",
+            Self::Cooperative => "cooperative",
+            Self::Consumer => "consumer",
+        }
+    }
+
+    /// The type of its groups, as Kafka calls it.
+    pub fn group_type(self) -> &'static str {
+        if self == Self::Consumer { "consumer" } else { "classic" }
+    }
+}
+
 /// Kafka's codecs.
 pub const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 
@@ -141,6 +168,19 @@ impl Client {
     /// Whether it knows groups.
     pub fn has_groups(self) -> bool {
         self != Self::Rskafka
+    }
+
+    /// The protocols of groups that its program can be a member by (`group`).
+    pub fn protocols(self) -> &'static [Protocol] {
+        match self {
+            Self::Java | Self::Librdkafka | Self::FranzGo => {
+                &[Protocol::Eager, Protocol::Cooperative, Protocol::Consumer]
+            }
+            Self::KafkaPython => &[Protocol::Eager, Protocol::Cooperative],
+            Self::KafkaGo | Self::Sarama | Self::AioKafka | Self::KafkaJs => &[Protocol::Eager],
+            // Their programs have no such command: two are librdkafka again.
+            Self::ConfluentJs | Self::Platformatic | Self::Rdkafka | Self::Rskafka => &[],
+        }
     }
 
     /// The admin steps of `clients/README.md` that it has.

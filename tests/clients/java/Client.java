@@ -5,29 +5,21 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Base64;
-import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
 import java.util.Set;
-import java.util.TreeSet;
-import java.util.Set;
 import java.util.concurrent.Future;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
-import java.util.stream.Collectors;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.QuorumInfo;
 import org.apache.kafka.clients.admin.RaftVoterEndpoint;
-import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
-import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
-import org.apache.kafka.clients.consumer.SubscriptionPattern;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
-import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.Uuid;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -44,8 +36,8 @@ public final class Client {
         if (args[0].equals("produce") || args[0].equals("idempotent")) {
             produce(args[1], args[2], args[3], args[4]);
         } else if (args[0].equals("group")) {
-            group(args[1], args[2], args[3], args[4],
-                args.length < 6 ? "classic" : args[5]);
+            new Member(args[2], args[4])
+                .run(args[1], args[3], args.length < 6 ? "classic" : args[5]);
         } else if (args[0].equals("admin")) {
             AdminSteps.run(args[1], args[2], args[3], args[4], Long.parseLong(args[5]));
         } else if (args[0].equals("quorum")) {
@@ -140,79 +132,6 @@ public final class Client {
             }
         }
         System.out.print(out);
-    }
-
-    /**
-     * Reads as a member of a group until the file `stop` exists, then leaves. Prints
-     * "assigned P,P" at each rebalance and "record P OFFSET VALUE" once a record is committed.
-     */
-    private static void group(
-            String bootstrap, String topic, String group, String stop, String protocol) {
-        boolean classic = protocol.equals("classic");
-        Properties settings = new Properties();
-        settings.put("bootstrap.servers", bootstrap);
-        settings.put("group.id", group);
-        settings.put("auto.offset.reset", "earliest");
-        settings.put("enable.auto.commit", "false");
-        settings.put("group.protocol", protocol);
-        if (classic) { // In the new protocol these are the broker's to say.
-            settings.put("partition.assignment.strategy",
-                "org.apache.kafka.clients.consumer.RangeAssignor");
-            settings.put("session.timeout.ms", "6000");
-            settings.put("heartbeat.interval.ms", "500");
-        }
-        // Else it forgets its topics while its only broker is away, and as leader rebalances.
-        settings.put("metadata.recovery.strategy", "none");
-        try (var consumer = new KafkaConsumer<>(
-                settings, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
-            Set<Integer> held = new TreeSet<>();
-            var listener = new ConsumerRebalanceListener() {
-                @Override
-                public void onPartitionsRevoked(Collection<TopicPartition> partitions) {
-                    partitions.forEach(one -> held.remove(one.partition()));
-                    if (!classic) {
-                        tell();
-                    }
-                }
-
-                @Override
-                public void onPartitionsAssigned(Collection<TopicPartition> partitions) {
-                    // The new protocol tells what came, the classic one everything.
-                    if (classic) {
-                        held.clear();
-                    }
-                    partitions.forEach(one -> held.add(one.partition()));
-                    tell();
-                }
-
-                private void tell() {
-                    say("assigned " + held.stream().map(String::valueOf)
-                        .collect(Collectors.joining(",")));
-                }
-            };
-            // A name that begins with ^ is an expression.
-            if (topic.startsWith("^")) {
-                consumer.subscribe(new SubscriptionPattern(topic), listener);
-            } else {
-                consumer.subscribe(List.of(topic), listener);
-            }
-            while (!Files.exists(Path.of(stop))) {
-                ConsumerRecords<byte[], byte[]> records = consumer.poll(Duration.ofMillis(100));
-                if (records.isEmpty()) {
-                    continue;
-                }
-                consumer.commitSync();
-                for (ConsumerRecord<byte[], byte[]> record : records) {
-                    say("record " + record.partition() + " " + record.offset() + " "
-                        + new String(record.value()));
-                }
-            }
-        }
-    }
-
-    private static void say(String line) {
-        System.out.println(line);
-        System.out.flush();
     }
 
     private static void print(StringBuilder out, ConsumerRecord<byte[], byte[]> record) {

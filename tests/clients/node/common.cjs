@@ -74,10 +74,16 @@ exports.until = async (wanted, ask) => {
   }
 }
 
-// Runs the program that the command line names, and fails when it takes long.
+// Returns once the file is there.
+exports.stopped = async path => {
+  while (!fs.existsSync(path)) await new Promise(resolve => setTimeout(resolve, 50))
+}
+
+// Runs the program that the command line names, and fails when it takes long, unless it is a member
+// of a group: that one ends when it is told to.
 exports.main = async programs => {
   const [command, ...rest] = process.argv.slice(2)
-  const late = setTimeout(() => {
+  const late = command !== 'group' && setTimeout(() => {
     console.error(`${command}: not done after 90 s`)
     process.exit(1)
   }, 90_000)

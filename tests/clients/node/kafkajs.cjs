@@ -47,6 +47,32 @@ async function consume (bootstrap, topic, groupId, count) {
   await consumer.disconnect()
 }
 
+// Reads as a member of a group until the file `stop` exists, then leaves. Prints "assigned P,P" at
+// each rebalance and "record P OFFSET VALUE" once a record is committed. Its assignor is its own.
+async function group (bootstrap, topic, groupId, stop) {
+  const consumer = cluster(bootstrap).consumer({
+    groupId, sessionTimeout: 6000, heartbeatInterval: 500, maxWaitTimeInMs: 500
+  })
+  consumer.on(consumer.events.GROUP_JOIN, ({ payload: { memberAssignment } }) => {
+    console.log(`assigned ${(memberAssignment[topic] ?? []).join(',')}`)
+  })
+  await consumer.connect()
+  await consumer.subscribe({ topics: [topic], fromBeginning: true })
+  await consumer.run({
+    autoCommit: false,
+    eachBatch: async ({ batch: { partition, messages }, commitOffsetsIfNecessary }) => {
+      const offset = String(Number(messages.at(-1).offset) + 1)
+      // Where it is refused it throws, and what was read is read again.
+      await commitOffsetsIfNecessary({ topics: [{ topic, partitions: [{ partition, offset }] }] })
+      for (const { offset, value } of messages) console.log(`record ${partition} ${offset} ${value}`)
+    }
+  })
+  await common.stopped(stop)
+  // It waits for ever for a fetcher that ended while the broker was away; its session then ends.
+  setTimeout(() => process.exit(0), 5000).unref()
+  await consumer.disconnect()
+}
+
 // The admin calls of README.md.
 async function administrate (bootstrap, topic, old, group, time) {
   const admin = cluster(bootstrap).admin()
@@ -114,5 +140,6 @@ common.main({
   produce,
   idempotent: (bootstrap, topic, codec, path) => produce(bootstrap, topic, codec, path, true),
   consume,
+  group,
   admin: administrate
 })

@@ -2,10 +2,16 @@
 
 import asyncio
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import (
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    ConsumerRebalanceListener,
+    TopicPartition,
+)
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import for_code
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError, for_code
 
 import common
 
@@ -34,6 +40,52 @@ async def consume(bootstrap, topic, name, count):
         for _ in range(int(count)):
             record = await asyncio.wait_for(consumer.getone(), 60)
             common.show(record.key, record.value, record.headers, record.timestamp, record.offset)
+
+
+class Listener(ConsumerRebalanceListener):
+    """Passes rebalances on."""
+
+    def __init__(self, reader):
+        self.reader = reader
+
+    def on_partitions_assigned(self, assigned):
+        self.reader.assigned([one.partition for one in assigned])
+
+    def on_partitions_revoked(self, revoked):
+        self.reader.revoked([one.partition for one in revoked])
+
+
+async def group(bootstrap, topic, name, stop_path):
+    """Reads as a member of a group until the file `stop_path` exists, then leaves. Prints
+    "assigned P,P" at each rebalance, "record P OFFSET VALUE" once a record is committed and
+    "refused ERROR" when a commit is not taken."""
+    reader = common.Reader(stop_path)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=name,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        partition_assignment_strategy=(RangePartitionAssignor,),
+        session_timeout_ms=6000,
+        heartbeat_interval_ms=500,
+    )
+    await consumer.start()
+    consumer.subscribe([topic], listener=Listener(reader))
+    while not reader.is_stopped():
+        for records in (await consumer.getmany(timeout_ms=100)).values():
+            for one in records:
+                reader.read(one.partition, one.offset, one.value)
+        records, offsets = reader.to_commit()
+        if not records:
+            continue
+        try:
+            await consumer.commit({TopicPartition(topic, partition): offset
+                                   for partition, offset in offsets.items()})
+        except KafkaError as error:
+            print("refused", type(error).__name__, flush=True)
+        else:
+            reader.committed(records)
+    await consumer.stop()
 
 
 async def until(wanted, ask):
@@ -143,5 +195,6 @@ if __name__ == "__main__":
         "produce": produce,
         "idempotent": lambda *arguments: produce(*arguments, idempotent=True),
         "consume": consume,
+        "group": group,
         "admin": admin,
     })

@@ -85,51 +85,56 @@ def consume(bootstrap, topic, group, count):
 
 def group(bootstrap, topic, name, stop_path, protocol="classic"):
     """Reads as a member of a group until the file `stop_path` exists, then leaves. Prints
-    "assigned P,P" at each rebalance and "record P OFFSET VALUE" once a record is committed."""
+    "assigned P,P" at each rebalance, "record P OFFSET VALUE" once a record is committed and
+    "refused ERROR" when a commit is not taken."""
     # In the new protocol these are the broker's to say.
     timing = {
-        "partition.assignment.strategy": "range",
+        "partition.assignment.strategy":
+            "cooperative-sticky" if protocol == "cooperative" else "range",
         "session.timeout.ms": 6000,
         "heartbeat.interval.ms": 500,
     }
     consumer = Consumer({
         "bootstrap.servers": bootstrap,
         "group.id": name,
-        "group.protocol": protocol,
+        "group.protocol": "consumer" if protocol == "consumer" else "classic",
         "auto.offset.reset": "earliest",
         "enable.auto.commit": False,
         "reconnect.backoff.max.ms": 500,
         # New topics are looked for this often where the client looks for them itself.
         "topic.metadata.refresh.interval.ms": 1000,
-    } | (timing if protocol == "classic" else {}))
-    held = set()
-
-    def tell():
-        print("assigned", ",".join(sorted(str(one) for one in held)), flush=True)
+    } | ({} if protocol == "consumer" else timing))
+    reader = common.Reader(stop_path)
 
     def assigned(_, partitions):
-        # The new protocol tells what came, the classic one everything.
-        if protocol == "classic":
-            held.clear()
-        held.update(one.partition for one in partitions)
-        tell()
+        reader.assigned([one.partition for one in partitions])
 
     def revoked(_, partitions):
-        held.difference_update(one.partition for one in partitions)
-        if protocol != "classic":
-            tell()
+        reader.revoked([one.partition for one in partitions])
 
     # A name that begins with ^ is an expression.
     consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked)
-    while not os.path.exists(stop_path):
+    topics = {}
+    while not reader.is_stopped():
         message = consumer.poll(0.1)
-        if message is None:
-            continue
-        if message.error():
+        if message is not None and message.error():
             print(message.error(), file=sys.stderr)
+        elif message is not None:
+            topics[message.partition()] = message.topic()
+            reader.read(message.partition(), message.offset(), message.value())
+        records, offsets = reader.to_commit()
+        if not records:
             continue
-        consumer.commit(message=message, asynchronous=False)
-        print("record", message.partition(), message.offset(), message.value().decode(), flush=True)
+        try:
+            answers = consumer.commit(asynchronous=False, offsets=[
+                TopicPartition(topics[partition], partition, offset)
+                for partition, offset in offsets.items()])
+            for refused in [one.error for one in answers if one.error]:
+                raise KafkaException(refused)
+        except KafkaException as error:
+            print("refused", error.args[0].name(), flush=True)
+        else:
+            reader.committed(records)
     consumer.close()
 
 

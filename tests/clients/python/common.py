@@ -3,7 +3,9 @@
 import base64
 import inspect
 import json
+import os
 import sys
+import threading
 import time
 
 # What `admin` does, as README.md says.
@@ -38,6 +40,61 @@ def show(key, value, headers, timestamp, offset):
         "timestamp": timestamp,
         "offset": offset,
     }))
+
+
+class Reader:
+    """A member of a group: what it holds, and what it read and has not committed. Clients may tell
+    of a rebalance on a thread of their own."""
+
+    def __init__(self, stop_path):
+        self.stop_path = stop_path
+        self.lock = threading.Lock()
+        self.held = set()
+        self.pending = []
+
+    def assigned(self, partitions):
+        """Partitions came."""
+        with self.lock:
+            self.held.update(partitions)
+            self._tell()
+
+    def revoked(self, partitions):
+        """Partitions went: whoever holds them next reads what was not committed again."""
+        with self.lock:
+            self.held.difference_update(partitions)
+            self.pending = [one for one in self.pending if one[0] not in partitions]
+            self._tell()
+
+    def _tell(self):
+        print("assigned", ",".join(str(one) for one in sorted(self.held)), flush=True)
+
+    def read(self, partition, offset, value):
+        """A record was read."""
+        with self.lock:
+            self.pending.append((partition, offset, value.decode()))
+
+    def to_commit(self):
+        """What to commit now: records, and the next offset of each partition. While the file
+        STOP.hold exists it is held back."""
+        held_back = f"{self.stop_path}.hold"
+        if self.pending and os.path.exists(held_back):
+            print("holding", len(self.pending), flush=True)
+        while self.pending and os.path.exists(held_back):
+            time.sleep(0.02)
+        with self.lock:
+            records = list(self.pending)
+        return records, {partition: offset + 1 for partition, offset, _ in records}
+
+    def committed(self, records):
+        """They are committed."""
+        with self.lock:
+            self.pending = [one for one in self.pending if one not in records]
+        for partition, offset, value in records:
+            print("record", partition, offset, value, flush=True)
+
+    def is_stopped(self):
+        """Whether it is to leave."""
+        return os.path.exists(self.stop_path)
 
 
 async def steps(table):

@@ -2,9 +2,17 @@
 
 import sys
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import (
+    ConsumerRebalanceListener,
+    KafkaConsumer,
+    KafkaProducer,
+    OffsetAndMetadata,
+    TopicPartition,
+)
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
-from kafka.errors import BrokerResponseError
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.errors import BrokerResponseError, KafkaError
 
 import common
 
@@ -42,6 +50,53 @@ def consume(bootstrap, topic, name, count):
     consumer.close()
     if seen < int(count):
         sys.exit(f"nothing for 60 s after {seen} of {count} records")
+
+
+class Listener(ConsumerRebalanceListener):
+    """Passes rebalances on."""
+
+    def __init__(self, reader):
+        self.reader = reader
+
+    def on_partitions_assigned(self, assigned):
+        self.reader.assigned([one.partition for one in assigned])
+
+    def on_partitions_revoked(self, revoked):
+        self.reader.revoked([one.partition for one in revoked])
+
+
+def group(bootstrap, topic, name, stop_path, protocol="classic"):
+    """Reads as a member of a group until the file `stop_path` exists, then leaves. Prints
+    "assigned P,P" at each rebalance, "record P OFFSET VALUE" once a record is committed and
+    "refused ERROR" when a commit is not taken."""
+    assignors = {"classic": RangePartitionAssignor, "cooperative": CooperativeStickyAssignor}
+    reader = common.Reader(stop_path)
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=name,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        partition_assignment_strategy=(assignors[protocol],),
+        session_timeout_ms=6000,
+        heartbeat_interval_ms=500,
+        reconnect_backoff_max_ms=500,
+    )
+    consumer.subscribe([topic], listener=Listener(reader))
+    while not reader.is_stopped():
+        for records in consumer.poll(timeout_ms=100).values():
+            for one in records:
+                reader.read(one.partition, one.offset, one.value)
+        records, offsets = reader.to_commit()
+        if not records:
+            continue
+        try:
+            consumer.commit({TopicPartition(topic, partition): OffsetAndMetadata(offset, "", -1)
+                             for partition, offset in offsets.items()})
+        except KafkaError as error:
+            print("refused", type(error).__name__, flush=True)
+        else:
+            reader.committed(records)
+    consumer.close()
 
 
 def admin(bootstrap, new, old, name, time_ms):
@@ -118,4 +173,10 @@ def admin(bootstrap, new, old, name, time_ms):
 
 if __name__ == "__main__":
     # Idempotence is this client's default.
-    common.main({"produce": produce, "idempotent": produce, "consume": consume, "admin": admin})
+    common.main({
+        "produce": produce,
+        "idempotent": produce,
+        "consume": consume,
+        "group": group,
+        "admin": admin,
+    })

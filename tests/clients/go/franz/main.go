@@ -28,6 +28,8 @@ func main() {
 		count, err := strconv.Atoi(args[4])
 		check(err)
 		consume(args[1], args[2], args[3], count)
+	case "group":
+		group(args[1], args[2], args[3], args[4], append(args, "classic")[5])
 	case "admin":
 		at, err := strconv.ParseInt(args[5], 10, 64)
 		check(err)
