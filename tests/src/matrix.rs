@@ -3,6 +3,8 @@
 //! What a client cannot do is in [`Client`]; everything else must work, and what does not is told
 //! at the end together, so that one run shows all of it.
 
+pub mod groups;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
@@ -120,7 +122,7 @@ pub fn tables() -> anyhow::Result<PathBuf> {
 }
 
 /// Runs `work` on each of `jobs`, a few at a time.
-fn side_by_side<J: Sync>(jobs: &[J], work: impl Fn(&J) + Sync) {
+pub fn side_by_side<J: Sync>(jobs: &[J], work: impl Fn(&J) + Sync) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..PROGRAMS {

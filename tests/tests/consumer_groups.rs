@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::ensure;
 use aquifer_tests::{
-    client::Client,
+    client::{Client, Protocol},
     cluster::Cluster,
     process::{Place, Process, tool},
 };
@@ -36,7 +36,7 @@ fn group(bootstrap: SocketAddr, name: &str) -> anyhow::Result<World> {
     world.topic = format!("{name}-{}", std::process::id());
     world.subscription.clone_from(&world.topic);
     world.group = format!("{}-group", world.topic);
-    world.is_new_protocol = true;
+    world.protocol = Protocol::Consumer;
     create(bootstrap, &world.topic)?;
     Ok(world)
 }

@@ -1,116 +1,75 @@
 //! Consumer groups of real clients: every record is consumed once while members join, leave and
 //! are killed, and a group goes on where it was when the broker is killed.
+//! `TEST_FULL` adds clients and protocols that are much like those of the ordinary run.
 
 #![allow(clippy::disallowed_methods, reason = "real processes run on real clocks")]
 
+#[path = "groups/experiment.rs"]
+mod experiment;
 // What only consumer groups need of it is not used here.
 #[allow(dead_code)]
 #[path = "groups/world.rs"]
 mod world;
 
-use std::time::Duration;
-
-use anyhow::ensure;
-use aquifer_tests::{client::Client, process::Place};
-use world::World;
+use aquifer_tests::{
+    client::{
+        Client::{
+            self, AioKafka, FranzGo, Java, KafkaGo, KafkaJs, KafkaPython, Librdkafka, Sarama,
+        },
+        Protocol::{self, Consumer, Cooperative, Eager},
+    },
+    matrix::{groups::Groups, side_by_side},
+};
+use experiment::Cast;
 
 const PARTITIONS: usize = 6;
-/// As the client programs set it.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Who takes which part in the experiment.
-struct Cast {
-    stays: Client,
-    leaves: Client,
-    killed: Client,
-    newcomer: Client,
-    /// Takes over when everyone has left.
-    last: Client,
-    /// Whether the client keeps its membership when its coordinator goes and comes back.
-    keeps_membership: bool,
+fn full() -> bool {
+    std::env::var("TEST_FULL").is_ok_and(|full| !full.is_empty())
 }
 
-/// A group through everything that may happen to it.
-fn experiment(cast: &Cast) -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let mut place = Place::new(folder.path().join("data"))?;
-    place.arguments = ["--num-partitions", &PARTITIONS.to_string()].map(str::to_owned).to_vec();
-    let mut broker = place.up()?;
-    let mut world = World::new(place.kafka, folder, PARTITIONS);
-    world.produce("joined")?;
-    let stays = world.start(cast.stays)?;
-    let leaves = world.start(cast.leaves)?;
-    let killed = world.start(cast.killed)?;
-    let took = world.settled(&[stays, leaves, killed])?;
-    eprintln!("{:?}: three joined within {took:?}", cast.stays);
-    world.consumed_once()?;
-
-    world.members[leaves].leave()?;
-    let took = world.settled(&[stays, killed])?;
-    eprintln!("{:?}: one left, the others went on after {took:?}", cast.stays);
-    ensure!(took < SESSION_TIMEOUT, "a member that leaves is not waited for, but {took:?}");
-    world.produce("left")?;
-    world.consumed_once()?;
-
-    world.members[killed].kill()?;
-    let took = world.settled(&[stays])?;
-    eprintln!("{:?}: one was killed, the other went on after {took:?}", cast.stays);
-    // Its last heartbeat was at most 500 ms before it was killed.
-    ensure!(SESSION_TIMEOUT - Duration::from_secs(1) < took, "expired already after {took:?}");
-    ensure!(took < 3 * SESSION_TIMEOUT, "expired only after {took:?}");
-    world.produce("killed")?;
-    world.consumed_once()?;
-
-    let newcomer = world.start(cast.newcomer)?;
-    let took = world.settled(&[stays, newcomer])?;
-    eprintln!("{:?}: another joined within {took:?}", cast.stays);
-    world.produce("another")?;
-    world.consumed_once()?;
-
-    let before = world.rebalances(&[stays, newcomer]);
-    broker.kill()?;
-    let _broker = place.up()?;
-    if cast.keeps_membership {
-        world.produce("restarted")?;
-        world.consumed_once()?;
-        // Longer than a session: members the broker lost would have been told by now.
-        std::thread::sleep(SESSION_TIMEOUT + Duration::from_secs(1));
-        let after = world.rebalances(&[stays, newcomer]);
-        ensure!(before == after, "the broker's restart rebalanced: {before:?}, then {after:?}");
+fn casts() -> Vec<Cast> {
+    let mut casts = vec![
+        Cast::mixed([Java, Librdkafka, Java, Librdkafka], Eager, KafkaGo),
+        Cast::mixed([FranzGo, KafkaPython, Sarama, AioKafka], Eager, Librdkafka).that_rejoins(),
+        Cast::alone(Java, Cooperative, KafkaPython),
+        // By the classic protocol, a heartbeat that finds nobody ends its session.
+        Cast::alone(FranzGo, Cooperative, Java).that_rejoins(),
+        Cast::alone(FranzGo, Consumer, Java),
+        Cast::alone(KafkaPython, Eager, FranzGo),
+        // Among themselves: its assignor is its own.
+        Cast::alone(KafkaJs, Eager, Sarama).that_rejoins(),
+        // Likewise: with another family in the group, kafka-go's leader cannot read the others'
+        // subscriptions, nor theirs its own (segmentio/kafka-go issue 1156), whatever the broker.
+        Cast::alone(KafkaGo, Eager, Java).that_rejoins(),
+    ];
+    if full() {
+        casts.extend([
+            Cast::mixed([Java, FranzGo, Librdkafka, KafkaPython], Cooperative, Librdkafka),
+            Cast::mixed([Java, FranzGo, Librdkafka, FranzGo], Consumer, Librdkafka),
+            Cast::alone(FranzGo, Eager, Java).that_rejoins(),
+            Cast::alone(Sarama, Eager, Java).that_rejoins(),
+        ]);
+        let alone: [(Client, Protocol); 7] = [
+            (Java, Eager),
+            (Librdkafka, Eager),
+            (AioKafka, Eager),
+            (Librdkafka, Cooperative),
+            (KafkaPython, Cooperative),
+            (Java, Consumer),
+            (Librdkafka, Consumer),
+        ];
+        casts.extend(alone.map(|(client, protocol)| Cast::alone(client, protocol, Java)));
     }
-
-    world.members[stays].leave()?;
-    world.members[newcomer].leave()?;
-    let last = world.start(cast.last)?;
-    let took = world.settled(&[last])?;
-    eprintln!("{:?}: the last one joined within {took:?}", cast.stays);
-    world.produce("last")?;
-    world.consumed_once()?;
-    world.members[last].leave()
+    casts
 }
 
 #[test]
-fn a_group_of_java_and_librdkafka_consumes_each_record_once_whoever_goes() -> anyhow::Result<()> {
-    experiment(&Cast {
-        stays: Client::Java,
-        leaves: Client::Librdkafka,
-        killed: Client::Java,
-        newcomer: Client::Librdkafka,
-        last: Client::KafkaGo,
-        keeps_membership: true,
-    })
-}
-
-/// Among themselves: with another family in the group, kafka-go's leader cannot read the others'
-/// subscriptions, nor theirs its own (segmentio/kafka-go issue 1156), whatever the broker.
-#[test]
-fn a_group_of_kafka_go_consumes_each_record_once_whoever_goes() -> anyhow::Result<()> {
-    experiment(&Cast {
-        stays: Client::KafkaGo,
-        leaves: Client::KafkaGo,
-        killed: Client::KafkaGo,
-        newcomer: Client::KafkaGo,
-        last: Client::Java,
-        keeps_membership: false,
-    })
+fn groups_of_every_client_consume_each_record_once_whoever_goes() -> anyhow::Result<()> {
+    let groups = Groups::default();
+    side_by_side(&casts(), |cast| {
+        let ((protocol, clients), outcome) = (cast.parts(), cast.play());
+        groups.note(protocol, &clients, &outcome);
+    });
+    groups.finish()
 }
