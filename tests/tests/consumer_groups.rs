@@ -6,16 +6,14 @@
 
 #[path = "consumer_groups/asked.rs"]
 mod asked;
+#[path = "groups/paused.rs"]
+mod paused;
 // What only classic groups need of it is not used here.
 #[allow(dead_code)]
 #[path = "groups/world.rs"]
 mod world;
 
-use std::{
-    net::SocketAddr,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, process::Command, time::Duration};
 
 use anyhow::ensure;
 use aquifer_tests::{
@@ -100,23 +98,25 @@ fn a_group_of_java_and_librdkafka_consumes_each_record_once_whoever_goes() -> an
 }
 
 #[test]
-fn a_killed_member_is_missed_once_its_session_is_over() -> anyhow::Result<()> {
+fn who_is_killed_is_missed_and_who_stood_still_is_fenced_once_their_sessions_are_over()
+-> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let (bootstrap, _process) = process(&folder)?;
     let mut world = group(bootstrap, "killed")?;
     let (stays, killed) = (world.start(Client::Librdkafka)?, world.start(Client::Librdkafka)?);
-    world.settled(&[stays, killed])?;
-    world.produce("both")?;
+    let paused = [Client::Java, Client::FranzGo, Client::Librdkafka]
+        .map(|client| world.start(client))
+        .into_iter()
+        .collect::<anyhow::Result<Vec<usize>>>()?;
+    world.settled(&[&[stays, killed], &paused[..]].concat())?;
+    world.produce("all")?;
     world.consumed_once()?;
     world.members[killed].kill()?;
-    let gone = Instant::now();
-    world.produce("one")?;
-    world.settled(&[stays])?;
-    let took = gone.elapsed();
-    eprintln!("one was killed, the other went on after {took:?}");
-    // Its last heartbeat was at most 5 s before it was killed.
+    let took = paused::late_commits_are_refused(&mut world, stays, &paused)?;
+    eprintln!("one was killed, three stood still, the other went on after {took:?}");
+    // Their last heartbeats were at most 5 s before.
     ensure!(SESSION_TIMEOUT - Duration::from_secs(7) < took, "expired already after {took:?}");
-    world.consumed_once()
+    world.is(Protocol::Consumer, "Stable", 4)
 }
 
 #[test]
