@@ -1,4 +1,5 @@
-//! What a metadata group commits in a second and what a run costs it: line B9.
+//! What a metadata group commits in a second and what a run costs it: line B9; and what its
+//! coordinator of consumer groups does: `coordinator`.
 //!
 //! Nodes run in this process, on a folder of a disk or of tmpfs; their clients are the ones that
 //! agents use. The disk's own fdatasync is measured in the same run, right before each load.
@@ -15,6 +16,8 @@ use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+pub mod alone;
+pub mod coordinator;
 pub mod drive;
 pub mod group;
 pub mod held;
@@ -30,6 +33,7 @@ use super::{
     },
     report::{self, Latency},
 };
+use coordinator::CoordinatorArgs;
 use drive::{Client, Pace};
 use group::{Group, GroupShape, Proposed};
 use held::Held;
@@ -87,6 +91,8 @@ pub struct MetadataArgs {
     /// Prints one line of JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    coordinator: CoordinatorArgs,
 }
 
 impl MetadataArgs {
@@ -159,6 +165,9 @@ struct LoadReport {
 /// A folder that cannot be used, or a commit that is not applied.
 pub async fn run(args: MetadataArgs) -> anyhow::Result<()> {
     let shape = args.shape()?;
+    if !args.coordinator.coordinator.is_empty() {
+        return coordinator::run(&args).await;
+    }
     let watch = MachineWatch::start();
     let (agents, runs) = (args.agents, args.held);
     // First: what is measured by resident memory wants a process that held nothing.

@@ -14,12 +14,9 @@ use std::{
 
 use aquifer_metadata::{
     codec,
-    machine::{
-        Genesis, LEVEL, MetadataState,
-        command::{Command, CreateTopic, Entry, HostPort, RegisterSession, Reply, Stamp},
-    },
+    machine::command::{Command, CreateTopic, HostPort, RegisterSession, Reply},
 };
-use aquifer_storage::model::{CommitSeq, Lineage, LogIndex};
+use aquifer_storage::model::CommitSeq;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -29,6 +26,7 @@ use super::{
         process::CpuReading,
         report::{self, Latency},
     },
+    alone::Alone,
     load::{AgentLoad, LoadShape},
 };
 
@@ -66,7 +64,7 @@ pub fn measure(shape: LoadShape, agents: u32, runs: u64) -> anyhow::Result<Held>
     let held = resident_bytes()? - before;
     let runs = filler.runs as f64;
     let filled = filler.runs;
-    let snapshot = filler.state.clone();
+    let snapshot = filler.machine.state.clone();
     let is_encoded = AtomicBool::new(false);
     let mut during = figures::nanos_histogram();
     let (bytes, snapshot_encode_s) = thread::scope(|scope| {
@@ -106,15 +104,18 @@ fn of_nanos(nanos: &Histogram<u64>) -> Latency {
     Latency::of_micros(&micros)
 }
 
-fn resident_bytes() -> anyhow::Result<f64> {
+/// The resident set of this process.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn resident_bytes() -> anyhow::Result<f64> {
     let reading = CpuReading::take(&[std::process::id()])?;
     Ok(reading.until(&reading).iter().map(|process| process.rss_mib * 1024.0 * 1024.0).sum())
 }
 
 /// A machine and the sessions that commit to it.
 struct Filler {
-    state: MetadataState,
-    index: LogIndex,
+    machine: Alone,
     loads: Vec<AgentLoad>,
     next: usize,
     runs: u64,
@@ -124,11 +125,8 @@ struct Filler {
 
 impl Filler {
     fn new(shape: LoadShape, agents: u32) -> anyhow::Result<Self> {
-        let lineage = Lineage { number: 0, nonce: 1 };
-        let state = MetadataState::new(Genesis { cluster_id: "bench".to_owned(), lineage });
         let mut filler = Self {
-            state,
-            index: LogIndex::default(),
+            machine: Alone::default(),
             loads: Vec::new(),
             next: 0,
             runs: 0,
@@ -136,33 +134,17 @@ impl Filler {
             commits: vec![0; agents as usize],
         };
         for number in 0..shape.topics {
-            filler.apply(vec![Command::CreateTopic(topic(shape, number))]);
+            filler.machine.apply(vec![Command::CreateTopic(topic(shape, number))]);
         }
         for number in 0..agents {
-            let replies = filler.apply(vec![Command::RegisterSession(session(number))]);
+            let register = Command::RegisterSession(session(number));
+            let replies = filler.machine.apply(vec![register]);
             let [Reply::Registered(registered)] = &replies[..] else {
                 anyhow::bail!("a session was not registered: {replies:?}");
             };
             filler.loads.push(AgentLoad::new(shape, registered.session));
         }
         Ok(filler)
-    }
-
-    fn apply(&mut self, commands: Vec<Command>) -> Vec<Reply> {
-        self.apply_timed(commands, &mut figures::nanos_histogram())
-    }
-
-    fn apply_timed(&mut self, commands: Vec<Command>, times: &mut Histogram<u64>) -> Vec<Reply> {
-        self.index = self.index.next();
-        let mono_ms = self.index.value();
-        let wall_ms = 1_790_000_000_000_i64.saturating_add_unsigned(mono_ms);
-        let entry =
-            Entry { stamp: Stamp { boot: 1, mono_ms, wall_ms }, min_level: LEVEL, commands };
-        let from = Instant::now();
-        let applied = self.state.apply(self.index, 1, &entry);
-        drop(applied.effects); // The node drops them under the machine's lock, too.
-        times.saturating_record(u64::try_from(from.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        applied.replies
     }
 
     fn apply_entry(&mut self, times: &mut Histogram<u64>) -> anyhow::Result<()> {
@@ -175,7 +157,9 @@ impl Filler {
             self.commits[agent] += 1;
             commands.push(Command::Commit(part));
         }
-        for reply in self.apply_timed(commands, times) {
+        let (replies, took) = self.machine.apply_timed(commands);
+        times.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        for reply in replies {
             let Reply::Commit(reply) = reply else { anyhow::bail!("not a commit: {reply:?}") };
             super::drive::check(&reply)?;
         }
