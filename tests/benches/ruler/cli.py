@@ -3,6 +3,7 @@
     tests/benches/run                   the headline rows, in about two minutes
     tests/benches/run --full            every line, longer windows and more pairs: below half an hour
     tests/benches/run --only B3,scaling lines by name or by number, with short windows unless --full
+    tests/benches/run --only rebalance  groups that change, beside Kafka: 5 minutes, with --full 13
     tests/benches/run --workload 1-topic-16-partitions-1kb
 
 Prints a table, and writes it to target/benches/results.md with plots beside it, or to --results FILE:
@@ -10,7 +11,7 @@ the page of the repository is made with `--full --results tests/benches/RESULTS.
 short from tests/benches/SHORT.md, which is kept by hand. Prints what each line took, and writes
 every report, with its command, to target/benches/results.json. Kafka's jars come by package name
 through Maven, nisshi and librdkafka from the cargo registry. Only Python's standard library and this
-repository's binary are used.
+repository's binary are used, and a JDK for what has Java clients.
 """
 import argparse
 import dataclasses
@@ -21,7 +22,7 @@ import tempfile
 import time
 import traceback
 
-from . import lines_bucket, lines_latency, lines_opinions, lines_process, lines_produce, lines_workloads, report
+from . import lines_bucket, lines_groups, lines_latency, lines_opinions, lines_process, lines_produce, lines_workloads, report
 from .bench import ROOT, Bench, Failed, Noise
 from .peers import Peers
 
@@ -58,11 +59,13 @@ LINES = {
     "catch_up": Line(lines_bucket.catch_up, "B7", 40, 130),
     "isolation": Line(lines_bucket.isolation, "B8", 40, 75),
     "metadata": Line(lines_process.metadata, "B9", 30, 50),
+    "groups": Line(lines_groups.groups, "B9", 40, 150),
     "memory": Line(lines_process.memory, "B13 B14", 20, 45),
     "scaling": Line(lines_process.scaling, "B14", 40, 110),
     "fan_out": Line(lines_produce.fan_out, "B15", 20, 20),
     "overload": Line(lines_bucket.overload, "B17", 40, 65),
     "workloads": Line(lines_workloads.workloads, "OMB", 40, 150),
+    "rebalance": Line(lines_groups.rebalance, "B11", 300, 780, beside=True, on_request=True),
     "nisshi": Line(lines_opinions.nisshi, "B1 B6 B12", 60, 90, on_request=True),
 }
 
