@@ -21,7 +21,7 @@ PROTOCOLS = {
 EVENTS = {"nothing": "nothing happens", "join": "+1 member", "leave": "-1 member", "kill": "kill -9 of one"}
 # Both protocols' where nothing is set: nobody can know sooner of who was killed.
 SESSION_MS = 45_000
-# Records come every 50 ms, and a pause is what is above the longest gap of as long a quiet time.
+# Records come every 50 ms, and a pause is what is above the longest gap of a quiet second.
 UNNOTICED = Goal(50, of="figure")
 JVM = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 

@@ -8,6 +8,7 @@ import java.util.Random;
 import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
+import java.util.stream.LongStream;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewTopic;
 
@@ -15,21 +16,23 @@ import org.apache.kafka.clients.admin.NewTopic;
  * What a group's readers feel when one joins, leaves or is killed: `tests/benches/run --only
  * rebalance`. Prints one line of JSON per event, in milliseconds.
  *
- * <p>An event is over when every partition is owned, by none of the members more than one more than
+ * <p>An event is over when every partition is owned, by no member more than one more than
  * by another, and a record of each was delivered under its owner; it must stay so for a while. A
- * pause is the longest gap between records of a partition about the event, less the longest in as
- * long a time before it. Between two events passes a random time, so that none comes at the same
- * place between heartbeats each time.
+ * pause is the longest gap between records of a partition about the event, less the longest in a
+ * usual second before it. What others do to the machine is in it, and seen where nothing happens.
+ * Between two events passes a random time, so that none comes at the same place between heartbeats
+ * each time.
  */
 public final class Rebalance {
     private static final int MEMBERS = 10;
     private static final int PARTITIONS = 100;
     private static final int RECORDS_PER_SECOND = 20;
     private static final long MILLIS = 1_000_000;
-    private static final long SETTLED_FOR = 4_000 * MILLIS;
+    private static final long SECOND = 1_000 * MILLIS;
+    private static final long SETTLED_FOR = 5 * SECOND;
     private static final long QUIET_SPREAD_MS = 5_000;
-    private static final long TAIL = 1_000 * MILLIS;
-    private static final long EVENT_MAX = 150_000 * MILLIS;
+    private static final long TAIL = SECOND;
+    private static final long EVENT_MAX = 150 * SECOND;
 
     private final String bootstrap;
     private final String topic;
@@ -133,13 +136,22 @@ public final class Rebalance {
         List<Long> moved = new ArrayList<>();
         List<Long> kept = new ArrayList<>();
         for (int partition = 0; partition < PARTITIONS; partition++) {
-            long quiet = log.longestGap(partition, at - SETTLED_FOR, at);
+            long quiet = quiet(partition, at);
             // One that is open when it comes is the event's.
             long gap = log.longestGap(partition, at, stable + TAIL);
             (owners[partition] == before[partition] ? kept : moved).add(Math.max(0, gap - quiet));
         }
         System.out.println("{\"event\": \"" + name + "\", \"stable_ms\": " + millis(stable - at)
             + ", \"moved\": " + list(moved) + ", \"kept\": " + list(kept) + "}");
+    }
+
+    /** The longest gap of a second, the median of those seconds in which all was settled. */
+    private long quiet(int partition, long until) {
+        long[] longest = LongStream.range(0, SETTLED_FOR / SECOND)
+            .map(second -> until - second * SECOND)
+            .map(end -> log.longestGap(partition, end - SECOND, end))
+            .sorted().toArray();
+        return longest[longest.length / 2];
     }
 
     private static String millis(long nanos) {
