@@ -1,8 +1,8 @@
 //! What members subscribe to, by name and by expression, and what that is in the catalog.
 //!
 //! # Invariants
-//! - `topics` is the union of what the members subscribe to, as of `catalog_seen`, and `expressions`
-//!   has exactly the expressions that they subscribe by, unless `is_stale`.
+//! - `topics` is the union of what the members subscribe to, as of `catalog_seen`, and
+//!   `expressions` has exactly the expressions that they subscribe by, unless `is_stale`.
 //! - Each member's own expression is resolved.
 
 use std::{
