@@ -30,6 +30,10 @@ func main() {
 		consume(args[1], args[2], args[3], count)
 	case "group":
 		group(args[1], args[2], args[3], args[4], append(args, "classic")[5])
+	case "churn":
+		churn(args[1:])
+	case "feed":
+		feed(args[1:])
 	case "admin":
 		at, err := strconv.ParseInt(args[5], 10, 64)
 		check(err)
