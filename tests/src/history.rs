@@ -14,6 +14,7 @@ mod definite_failure;
 mod dense;
 mod duplicates;
 mod error_codes;
+pub mod groups;
 mod inconsistent;
 mod liveness;
 mod log;
@@ -31,7 +32,7 @@ mod tests;
 
 use std::fmt;
 
-use self::log::Log;
+use self::{groups::Groups, log::Log};
 
 /// A topic partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,6 +170,8 @@ pub struct History {
     pub healed: Option<(Nanos, Nanos)>,
     /// The keys that must work.
     pub keys: Vec<Key>,
+    /// What members of groups saw.
+    pub groups: Groups,
 }
 
 /// A law that was broken.
@@ -232,10 +235,15 @@ const RULES: &[(&str, Rule)] = &[
     ("B1 duplicate", duplicates::check),
     ("B3 error code", error_codes::check),
     ("B4 order", order::check),
+    ("D1 commit of the present", groups::commits::check),
+    ("D2 committed offset", groups::offsets::check),
+    ("D3 one owner", groups::owners::check),
+    ("D4 offsets kept", groups::offsets::check_kept),
     ("E1 payload", phantom::check),
     ("E3 read your ack", read_your_ack::check),
     ("E6 out of range", out_of_range::check),
     ("H1 liveness", liveness::check),
+    ("H1 groups settle", groups::converged::check),
 ];
 
 /// The names of all laws, in the order of checking.

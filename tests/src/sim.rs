@@ -22,6 +22,7 @@ pub mod agent;
 pub mod aim;
 pub mod client;
 pub mod disk;
+pub mod groups;
 pub mod nemesis;
 pub mod net;
 pub mod node;

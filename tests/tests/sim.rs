@@ -11,7 +11,7 @@ const SEEDS: [(u64, &[u64]); 2] = [(1, &[2, 4]), (3, &[77])];
 
 fn config(seed: u64, voters: u64) -> RunConfig {
     let faults_for = Duration::from_secs(if voters == 1 { 10 } else { 3 });
-    RunConfig { seed, voters, faults_for, keep_trace: false, plant: None }
+    RunConfig { seed, voters, faults_for, keep_trace: false, groups: true, plant: None }
 }
 
 fn replay(RunConfig { seed, voters, faults_for, .. }: &RunConfig) -> String {

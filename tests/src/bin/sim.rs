@@ -19,7 +19,7 @@ use aquifer_tests::sim::{Report, RunConfig, run};
 
 const USAGE: &str =
     "cargo sim [--seed S] [--seeds N] [--seconds T] [--voters V] [--threads T] [--twice]
-          [--trace FILE] [--go-on] [--plant BUG]
+          [--trace FILE] [--go-on] [--no-groups] [--plant BUG]
   --seed S      the first seed (default 1)
   --seeds N     how many (default 1)
   --seconds T   how long things go wrong in each, simulated (default 30)
@@ -28,6 +28,7 @@ const USAGE: &str =
   --twice       run each seed twice and compare the traces
   --trace FILE  write the trace of the last seed there
   --go-on       do not stop at the first seed that breaks a law
+  --no-groups   worlds without groups, as they were before there were members
   --plant BUG   make a mistake on purpose, which a law should catch; `list` tells them all";
 
 struct Arguments {
@@ -39,6 +40,7 @@ struct Arguments {
     twice: bool,
     trace: Option<String>,
     go_on: bool,
+    groups: bool,
     plant: Option<Bug>,
 }
 
@@ -52,6 +54,7 @@ fn arguments() -> anyhow::Result<Arguments> {
         twice: false,
         trace: None,
         go_on: false,
+        groups: true,
         plant: None,
     };
     let mut given = std::env::args().skip(1);
@@ -67,6 +70,7 @@ fn arguments() -> anyhow::Result<Arguments> {
             "--plant" => parsed.plant = Some(bug(&value()?)?),
             "--twice" => parsed.twice = true,
             "--go-on" => parsed.go_on = true,
+            "--no-groups" => parsed.groups = false,
             _ => bail!("{flag}?\n{USAGE}"),
         }
     }
@@ -157,12 +161,13 @@ struct Done {
 
 fn try_seed(arguments: &Arguments, seed: u64) -> Done {
     let began = std::time::Instant::now();
-    let Arguments { seconds, voters, twice, plant, .. } = *arguments;
+    let Arguments { seconds, voters, twice, groups, plant, .. } = *arguments;
     let config = RunConfig {
         seed,
         voters,
         faults_for: Duration::from_secs(seconds),
         keep_trace: arguments.trace.is_some() || twice,
+        groups,
         plant,
     };
     let report = run(&config);
@@ -186,9 +191,10 @@ fn try_seed(arguments: &Arguments, seed: u64) -> Done {
     if is_bad {
         let planted = plant.map(|bug| format!(" --plant {}", bug.name())).unwrap_or_default();
         let twice = if twice { " --twice" } else { "" };
+        let groups = if groups { "" } else { " --no-groups" };
         told += &format!(
-            "REPLAY: cargo sim --seed {seed} --seconds {seconds} --voters {voters}{planted}{twice} \
-             --trace t\n"
+            "REPLAY: cargo sim --seed {seed} --seconds {seconds} --voters {voters}{groups}{planted}\
+             {twice} --trace t\n"
         );
     }
     Done { told, simulated, is_bad }

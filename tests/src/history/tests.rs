@@ -54,6 +54,7 @@ fn lawful() -> History {
         final_reads: vec![(Key(0), polled(0, &[10, 11, 20, 12], 4))],
         healed: Some((5, 10)),
         keys: vec![Key(0)],
+        groups: Groups::default(),
     }
 }
 

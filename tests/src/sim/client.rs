@@ -4,10 +4,12 @@ pub mod batch;
 pub mod connection;
 pub mod consumer;
 pub mod lister;
+pub mod member;
 pub mod producer;
 pub mod reader;
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -20,7 +22,10 @@ use super::{
     process::{Process, Universe},
     rng::SimRng,
 };
-use crate::history::{Action, Answer, Key, Nanos, Operation, Poll, Polled, Send};
+use crate::history::{
+    Action, Answer, Key, Nanos, Operation, Poll, Polled, Send,
+    groups::{Groups, MemberNumber},
+};
 
 /// A topic partition as clients name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +48,13 @@ pub struct Shared {
     pub partitions: Vec<Partition>,
     /// Set when clients shall finish what they began.
     pub stop: AtomicBool,
+    /// Set when members of groups shall behave.
+    pub calm: AtomicBool,
     operations: Mutex<Vec<Operation>>,
+    groups: Mutex<Groups>,
     next_value: AtomicU64,
     next_chain: AtomicU32,
+    next_member: AtomicU32,
 }
 
 impl Shared {
@@ -60,15 +69,30 @@ impl Shared {
             agents,
             partitions,
             stop: AtomicBool::new(false),
+            calm: AtomicBool::new(false),
             operations: Mutex::default(),
+            groups: Mutex::default(),
             next_value: AtomicU64::new(1),
             next_chain: AtomicU32::new(1),
+            next_member: AtomicU32::new(1),
         }
     }
 
     /// Whether clients shall finish.
     pub fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether members of groups shall do what they should, and nothing else.
+    pub fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed)
+    }
+
+    /// The topics there are, in order.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        let topics: BTreeSet<&str> =
+            self.partitions.iter().map(|partition| partition.topic.as_str()).collect();
+        topics.into_iter()
     }
 
     /// The time in histories.
@@ -89,6 +113,21 @@ impl Shared {
     /// Takes the history so far.
     pub fn take_operations(&self) -> Vec<Operation> {
         std::mem::take(&mut *self.operations.lock().expect("no holder of this lock panics"))
+    }
+
+    /// Adds to what members of groups saw; `told` is its line in the trace.
+    pub fn note_groups(&self, told: impl FnOnce() -> String, add: impl FnOnce(&mut Groups)) {
+        self.universe.trace.note(told);
+        add(&mut self.groups.lock().expect("no holder of this lock panics"));
+    }
+
+    /// Takes what members of groups saw so far.
+    pub fn take_groups(&self) -> Groups {
+        std::mem::take(&mut *self.groups.lock().expect("no holder of this lock panics"))
+    }
+
+    fn new_member(&self) -> MemberNumber {
+        MemberNumber(self.next_member.fetch_add(1, Ordering::Relaxed))
     }
 
     fn new_chain(&self) -> u32 {
@@ -132,6 +171,24 @@ pub struct Client {
 }
 
 impl Client {
+    /// Adds a line to the trace.
+    fn note(&self, what: &str) {
+        let number = self.number;
+        self.shared.universe.trace.note(|| format!("client {number}: {what}"));
+    }
+
+    /// Notes an answer that no client should ever get.
+    fn unexpected(&self, what: &str) {
+        let what = format!("client {} was answered {what}", self.number);
+        self.shared.universe.trace.note(|| what.clone());
+        self.shared.universe.panics.lock().expect("no holder of this lock panics").push(what);
+    }
+
+    fn partition(&self, key: Key) -> &Partition {
+        let mut partitions = self.shared.partitions.iter();
+        partitions.find(|one| one.key == key).expect("a partition that there is")
+    }
+
     /// Connects to some agent.
     async fn connect(&self) -> Result<Connection, Refused> {
         let agent = usize::try_from(self.rng.below(self.shared.agents.len() as u64));

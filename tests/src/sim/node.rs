@@ -14,7 +14,7 @@ use std::{
 
 use aquifer_metadata::{
     machine::Genesis,
-    node::{MetadataNode, NodeConfig, Tuning, folder::Home},
+    node::{MetadataNode, NodeConfig, Tuning, expiry::OffsetExpiry, folder::Home},
     service,
     wal::{
         Drive, Wal, WalConfig,
@@ -94,6 +94,13 @@ impl NodeMachine {
             sync_time,
             excused: Arc::default(),
         }
+    }
+
+    /// With committed offsets that expire so.
+    #[must_use]
+    pub fn with_expiry(mut self, expiry: OffsetExpiry) -> Self {
+        self.tuning.offset_expiry = expiry;
+        self
     }
 
     /// Stops its process for a while.

@@ -57,6 +57,24 @@ pub struct Universe {
     pub replicas: Arc<Mutex<Replicas>>,
 }
 
+#[cfg(test)]
+impl Universe {
+    /// One in which nothing runs.
+    pub fn for_test() -> Self {
+        let trace = Trace::new(false);
+        Self {
+            seed: 0,
+            network: Network::new(SimRng::new(0), trace.clone(), Aim::default()),
+            trace,
+            zero: Instant::now(),
+            panics: Arc::default(),
+            disks: Arc::default(),
+            aim: Aim::default(),
+            replicas: Arc::default(),
+        }
+    }
+}
+
 /// A machine: what outlives its processes.
 #[derive(Clone)]
 pub struct Machine {

@@ -113,6 +113,11 @@ impl Temperament {
         }
     }
 
+    /// Whether this world knows a kind of fault.
+    pub fn knows(&self, fault: Fault) -> bool {
+        self.weights.iter().any(|(known, _)| *known == fault)
+    }
+
     /// The next fault.
     pub fn draw(&self, rng: &SimRng) -> Fault {
         let total = self.weights.iter().map(|(_, weight)| weight).sum();

@@ -27,17 +27,18 @@ use super::{
     agent::AgentMachine,
     aim::Aim,
     client::{
-        Client, Partition, Shared, consumer, lister,
+        Client, Partition, Shared, consumer, lister, member,
         producer::{self, ProducerKind},
         reader,
     },
+    groups::{self, Group, Plan},
     nemesis,
     net::{Host, Network},
     node::{self, NodeMachine},
     process::{Machine, Universe},
     rng::SimRng,
     store::Bucket,
-    temperament::Temperament,
+    temperament::{Fault, Temperament},
     trace::Trace,
 };
 use crate::history::{self, History, Key, Violation};
@@ -62,6 +63,8 @@ pub struct RunConfig {
     pub faults_for: Duration,
     /// Whether to keep the trace's lines.
     pub keep_trace: bool,
+    /// Whether there are groups with members, and what they are like is drawn from the seed.
+    pub groups: bool,
     /// A mistake to be made, in a build with `--cfg planted`; any other makes none.
     pub plant: Option<Bug>,
 }
@@ -105,6 +108,8 @@ pub struct World {
     pub client_hosts: Vec<Host>,
     /// What kind of world it is.
     pub temperament: Temperament,
+    /// What groups there are.
+    plan: Option<Plan>,
     lives: Vec<Arc<AtomicU32>>,
 }
 
@@ -141,7 +146,7 @@ async fn live(config: &RunConfig) -> Report {
         replicas: Arc::default(),
     };
     let rng = SimRng::stream(seed, "world");
-    let mut world = World::new(universe.clone(), &rng, config.voters);
+    let mut world = World::new(universe.clone(), &rng, config);
     let mut history = History::default();
     let mut violations = Vec::new();
     if let Err(what) = world.play(config, &rng, &mut history).await {
@@ -172,7 +177,9 @@ fn host(kind: u8, number: usize) -> Host {
 }
 
 impl World {
-    fn new(universe: Universe, rng: &SimRng, voters: u64) -> Self {
+    fn new(universe: Universe, rng: &SimRng, config: &RunConfig) -> Self {
+        let voters = config.voters;
+        let plan = config.groups.then(|| Plan::of(config.seed));
         let bucket = Bucket::new(universe.trace.clone());
         let temperament = Temperament::of(universe.seed);
         universe.trace.note(|| format!("{temperament:?}"));
@@ -190,7 +197,9 @@ impl World {
             let address = host(1, number as usize);
             let machine = Machine::new(&universe, format!("node{number}"), address);
             let machine = machine.with_rate(rate());
-            NodeMachine::new(&universe, &temperament, machine, (number + 1, founders.clone()))
+            let founders = (number + 1, founders.clone());
+            let node = NodeMachine::new(&universe, &temperament, machine, founders);
+            plan.iter().fold(node, |node, plan| node.with_expiry(plan.expiry()))
         };
         let nodes: Vec<_> = (0..voters).map(node).collect();
         let agent = |number: usize| {
@@ -203,7 +212,7 @@ impl World {
         let agents: Vec<_> = (0..agent_count).map(agent).collect();
         let client_hosts = (0..4).map(|number| host(3, number)).collect();
         let lives = agents.iter().map(|_| Arc::default()).collect();
-        Self { universe, nodes, agents, bucket, client_hosts, temperament, lives }
+        Self { universe, nodes, agents, bucket, client_hosts, temperament, plan, lives }
     }
 
     /// The servers' machines.
@@ -241,21 +250,41 @@ impl World {
         let admin = self.client(&shared, 0);
         let created = timeout(BEGIN_WITHIN, create_topics(&admin)).await;
         created.map_err(|_| "no topic could be created at the beginning".to_owned())?;
-        let clients = self.start_clients(&shared, rng);
+        let groups = timeout(BEGIN_WITHIN, self.prepare_groups(&admin)).await;
+        let groups = groups.map_err(|_| "no group could be configured".to_owned())?;
+        let clients = self.start_clients(&shared, rng, &groups);
         let faults = SimRng::stream(config.seed, "nemesis");
         nemesis::rage(self, &faults, Instant::now() + config.faults_for).await;
         let healed = shared.now();
         self.universe.trace.note(|| "healed".to_owned());
         let within = u64::try_from(HEALED_WITHIN.as_nanos()).expect("seconds");
         history.healed = Some((healed, within));
+        shared.calm.store(true, Ordering::Relaxed);
         sleep(HEALED_WITHIN).await;
+        let described = groups::describe(&admin, &groups).await;
+        let settled = shared.now();
         shared.stop.store(true, Ordering::Relaxed);
         let finished = timeout(FINISH_WITHIN, clients.finished()).await;
         let reads = self.read_everything(&admin, history).await;
         self.nodes.iter().for_each(NodeMachine::note_log);
         history.operations = shared.take_operations();
+        history.groups = shared.take_groups();
+        history.groups.expires = self.may_expire();
+        history.groups.settled = Some((settled, described?));
         finished.map_err(|_| format!("clients {:?} do not finish", clients.unfinished()))?;
         reads
+    }
+
+    async fn prepare_groups(&self, admin: &Client) -> Vec<Arc<Group>> {
+        let Some(plan) = &self.plan else { return Vec::new() };
+        let nodes: Vec<_> = self.nodes.iter().map(|node| node.address().to_string()).collect();
+        groups::prepare(admin, plan, &nodes).await
+    }
+
+    /// Whether offsets of groups that nobody is in may expire before the end.
+    fn may_expire(&self) -> bool {
+        let keeps = self.plan.as_ref().is_none_or(Plan::keeps_offsets);
+        !keeps || self.temperament.knows(Fault::WallClock)
     }
 
     fn client(&self, shared: &Arc<Shared>, number: u32) -> Client {
@@ -266,7 +295,7 @@ impl World {
         Client { number, shared: shared.clone(), rng, process: machine.start(0) }
     }
 
-    fn start_clients(&self, shared: &Arc<Shared>, rng: &SimRng) -> Clients {
+    fn start_clients(&self, shared: &Arc<Shared>, rng: &SimRng, groups: &[Arc<Group>]) -> Clients {
         let clients = Clients::default();
         let mut number = 0;
         let mut next = || {
@@ -291,6 +320,17 @@ impl World {
         }
         for _ in 0..2 {
             clients.start(next(), lister::run);
+        }
+        let seats = self.plan.iter().flat_map(|plan| groups::seats(plan, groups));
+        for (seat, is_classic) in seats {
+            if is_classic {
+                clients.start(next(), |client| member::classic::run(client, seat));
+            } else {
+                clients.start(next(), |client| member::consumer::run(client, seat));
+            }
+        }
+        for group in groups {
+            clients.start(next(), |client| member::watch(client, group.clone()));
         }
         clients
     }
