@@ -183,6 +183,12 @@ impl Client {
         }
     }
 
+    /// Whether it can be in one group with other families: these two have assignors of their own,
+    /// or subscriptions that nobody else reads.
+    pub fn mixes(self) -> bool {
+        !matches!(self, Self::KafkaGo | Self::KafkaJs)
+    }
+
     /// The admin steps of `clients/README.md` that it has.
     pub fn admin_steps(self) -> Vec<&'static str> {
         let lacks: &[&str] = match self {

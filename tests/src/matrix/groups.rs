@@ -50,11 +50,12 @@ impl Groups {
         text.push_str("\n|---|---|---|---|---|---|---|\n");
         for client in ALL.into_iter().filter(|client| !client.protocols().is_empty()) {
             let _infallible = write!(text, "| {client:?} |");
-            for (column, _) in COLUMNS {
-                let told = match cells.get(&(client, column)) {
+            for ((protocol, is_mixed), _) in COLUMNS {
+                let can = client.protocols().contains(&protocol) && (client.mixes() || !is_mixed);
+                let told = match cells.get(&(client, (protocol, is_mixed))) {
                     Some(Ok(())) => "yes",
                     Some(Err(_)) => "**FAILED**",
-                    None if client.protocols().contains(&column.0) => "not run",
+                    None if can => "not run",
                     None => "–",
                 };
                 let _infallible = write!(text, " {told} |");
@@ -96,6 +97,7 @@ mod tests {
         let java = "| Java | **FAILED** | not run | not run | yes | not run | not run |";
         assert_eq!(row("Java"), Some(java));
         assert_eq!(row("Sarama"), Some("| Sarama | not run | – | – | yes | – | – |"));
+        assert_eq!(row("KafkaJs"), Some("| KafkaJs | not run | – | – | – | – | – |"));
         assert_eq!(row("Rskafka"), None);
     }
 }
