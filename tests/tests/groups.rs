@@ -53,7 +53,7 @@ fn casts() -> Vec<Cast> {
         Cast::alone(KafkaJs, Eager, Sarama).that_rejoins(),
         // Likewise: with another family in the group, kafka-go's leader cannot read the others'
         // subscriptions, nor theirs its own (segmentio/kafka-go issue 1156), whatever the broker.
-        Cast::alone(KafkaGo, Eager, Java).that_rejoins(),
+        Cast::alone(KafkaGo, Eager, Java).that_rejoins().whose_commits_are_lost(),
     ];
     if full() {
         casts.extend([

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -149,6 +150,7 @@ func consume(bootstrap, topic, group string, count int) {
 // "assigned P,P" at each rebalance and "record P OFFSET VALUE" once a record is committed.
 func group(bootstrap, topic, group, stop string) {
 	partition := regexp.MustCompile(`partition:(\d+)`)
+	var generation atomic.Int64
 	// A Reader tells its assignment in its log only.
 	logger := kafka.LoggerFunc(func(format string, args ...interface{}) {
 		line := fmt.Sprintf(format, args...)
@@ -159,6 +161,7 @@ func group(bootstrap, topic, group, stop string) {
 		for _, match := range partition.FindAllStringSubmatch(line, -1) {
 			partitions = append(partitions, match[1])
 		}
+		generation.Add(1)
 		fmt.Println("assigned " + strings.Join(partitions, ","))
 	})
 	reader := kafka.NewReader(kafka.ReaderConfig{
@@ -180,14 +183,30 @@ func group(bootstrap, topic, group, stop string) {
 	}()
 	for {
 		message, err := reader.FetchMessage(ctx)
-		if err != nil && ctx.Err() != nil {
+		if ctx.Err() != nil {
 			break
 		}
-		check(err)
-		check(reader.CommitMessages(context.Background(), message))
-		fmt.Printf("record %d %d %s\n", message.Partition, message.Offset, message.Value)
+		if err != nil { // The broker went away: the Reader goes on by itself.
+			log.Print(err)
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		fetched := generation.Load()
+		err = reader.CommitMessages(context.Background(), message)
+		// Once there is another assignment, it is read again by whom it belongs to.
+		for err != nil && ctx.Err() == nil && generation.Load() == fetched {
+			log.Print(err)
+			time.Sleep(100 * time.Millisecond)
+			err = reader.CommitMessages(context.Background(), message)
+		}
+		if err == nil {
+			fmt.Printf("record %d %d %s\n", message.Partition, message.Offset, message.Value)
+		}
 	}
-	check(reader.Close())
+	// It says so of connections that the broker had closed.
+	if err := reader.Close(); err != nil {
+		log.Print(err)
+	}
 }
 
 // program is what a newcomer pastes from kafka-go's documentation.

@@ -22,6 +22,8 @@ pub struct Cast {
     last: Client,
     /// Whether members keep their membership when their coordinator goes and comes back.
     keeps_membership: bool,
+    /// Whether records come while members find the broker again.
+    reads_at_once: bool,
 }
 
 impl Cast {
@@ -33,12 +35,19 @@ impl Cast {
     /// Who stays, leaves, is killed and comes.
     pub fn mixed(clients: [Client; 4], protocol: Protocol, last: Client) -> Self {
         let [stays, leaves, killed, newcomer] = clients;
-        Self { protocol, stays, leaves, killed, newcomer, last, keeps_membership: true }
+        let (keeps_membership, reads_at_once) = (true, true);
+        Self { protocol, stays, leaves, killed, newcomer, last, keeps_membership, reads_at_once }
     }
 
     /// The same of clients that join anew when they lost their connection for a while.
     pub fn that_rejoins(self) -> Self {
         Self { keeps_membership: false, ..self }
+    }
+
+    /// The same of clients that do not tell a commit that was lost from one whose answer was: which
+    /// of them read a record is then nobody's to say.
+    pub fn whose_commits_are_lost(self) -> Self {
+        Self { reads_at_once: false, ..self }
     }
 
     /// The protocol, and who the members were.
@@ -72,8 +81,10 @@ impl Cast {
         let before = world.rebalances(&[stays, newcomer]);
         broker.kill()?;
         let _broker = place.up()?;
-        world.produce("restarted")?;
-        world.consumed_once()?;
+        if self.reads_at_once {
+            world.produce("restarted")?;
+            world.consumed_once()?;
+        }
         if self.keeps_membership {
             // Longer than a session: members the broker lost would have been told by now.
             if self.protocol != Protocol::Consumer {
