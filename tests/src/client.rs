@@ -209,15 +209,16 @@ impl Client {
         ADMIN_STEPS.into_iter().filter(|step| !lacks.contains(step)).collect()
     }
 
-    /// Whether it can read what `producer` writes with `codec`: two pairs cannot, over any broker.
+    /// Whether it can read what `producer` writes with `codec`: few pairs cannot, over any broker.
     pub fn reads(self, producer: Self, codec: &str) -> bool {
-        match (producer, self) {
-            // Its snappy knows one block, and Java's is of blocks of 32 KiB.
-            (Self::Java, Self::Platformatic) => codec != "snappy",
+        let is_understood = match (producer, self) {
+            // Its snappy knows one block, and theirs is of blocks of 32 KiB with a header.
+            (Self::Java | Self::KafkaGo, Self::Platformatic) => codec != "snappy",
             // An empty header becomes one without a value, which rskafka does not parse.
             (Self::ConfluentJs, Self::Rskafka) => false,
-            _ => self.codecs().contains(&codec),
-        }
+            _ => true,
+        };
+        is_understood && self.codecs().contains(&codec)
     }
 
     /// `records` as this client can send them: some refuse a record of neither key nor value.
