@@ -283,6 +283,7 @@ fn groups_lose_nothing_while_members_processes_and_leaders_die() -> anyhow::Resu
         Ok(())
     })?;
     let courses = churn.courses()?;
+    courses.values().try_for_each(Course::over)?;
     let sum = |count: fn(&Course) -> usize| courses.values().map(count).sum::<usize>();
     println!(
         "{} groups, {} records each, {} members joined, {} partitions moved, {} sessions ended \
