@@ -27,7 +27,7 @@ JVM = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 
 
 def rebalance(bench):
-    rounds, kills = bench.pick((2, 1), (8, 2))
+    rounds, kills = bench.pick((2, 1), (6, 2))
     print(f"rebalance: 10 members, 100 partitions of 20 records/s; {rounds} of each event, {kills} of kill; folder as the bucket")
     classes = compiled(bench)
     peer = bench.peers.kafka()
