@@ -27,7 +27,7 @@ JVM = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 
 
 def rebalance(bench):
-    rounds, kills = bench.pick((2, 1), (6, 2))
+    rounds, kills = bench.pick((2, 1), (4, 2))
     print(f"rebalance: 10 members, 100 partitions of 20 records/s; {rounds} of each event, {kills} of kill; folder as the bucket")
     classes = compiled(bench)
     peer = bench.peers.kafka()
@@ -68,8 +68,12 @@ def events(bench, classes, protocol, side, counts):
     except Failed as failed:
         bench.note("!!", f"rebalance, {protocol} on {name}: {failed}")
         return {}
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    bench.reports.setdefault("rebalance", []).append({"of": name, "command": [str(word) for word in arguments], "report": lines})
+    said = done.stdout.splitlines()
+    lines = [json.loads(line) for line in said if line.startswith("{")]
+    # What the client logs: errors.
+    logged = [line for line in said if not line.startswith("{")]
+    bench.reports.setdefault("rebalance", []).append(
+        {"of": name, "command": [str(word) for word in arguments], "report": lines, "logged": logged})
     failed = next((line["failed_sends"] for line in lines if "failed_sends" in line), None)
     if done.returncode != 0 or failed != 0:
         bench.note("!!", f"rebalance, {protocol} on {name}: {failed} records were not written; {' '.join(done.stderr.split())[-300:]}")
