@@ -70,6 +70,18 @@ bugs! {
         "an agent counts its silence from a heartbeat's answer, not from its question",
     MonoFromWall = "clock-from-wall-time":
         "the replicated state measures durations with the wall clock",
+    HeldPartitionGiven = "held-partition-given":
+        "a member of a consumer group gets a partition that another has not given up",
+    StaleEpochCommitted = "stale-epoch-committed":
+        "a commit of an older member epoch is taken, whatever the member still has",
+    GenerationIgnored = "generation-ignored":
+        "a commit of an older generation of a classic group is taken",
+    ExpiryIgnoresMembers = "expiry-ignores-members":
+        "committed offsets expire by their age alone, whoever reads their topic",
+    FencedKeepsPartitions = "fenced-keeps-partitions":
+        "what a member held that is put out of a consumer group is not free",
+    SilenceIgnored = "silence-ignored":
+        "members of consumer groups are never put out for being silent",
 }
 
 #[cfg(planted)]

@@ -10,7 +10,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use aquifer_storage::model::TopicId;
+use aquifer_storage::{
+    model::TopicId,
+    planted::{self, Bug},
+};
 
 use super::{
     Groups,
@@ -121,9 +124,12 @@ impl Group {
     /// Whether some member subscribes to a topic, or may.
     fn readers(&self) -> impl Fn(&TopicOffsets) -> bool + '_ {
         let classic = if self.consumer.is_some() { None } else { self.subscribed_topics() };
-        move |topic| match &self.consumer {
-            Some(group) => group.is_subscribed(topic.topic, &topic.name),
-            None => classic.as_ref().is_none_or(|read| read.contains(&topic.name)),
+        move |topic| {
+            let is_read = match &self.consumer {
+                Some(group) => group.is_subscribed(topic.topic, &topic.name),
+                None => classic.as_ref().is_none_or(|read| read.contains(&topic.name)),
+            };
+            is_read && !planted::is(Bug::ExpiryIgnoresMembers)
         }
     }
 }

@@ -9,6 +9,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use aquifer_storage::planted::{self, Bug};
+
 use super::{
     AssignedTopic, MemberEpoch,
     command::{ConsumerHeartbeat, ConsumerHeartbeatResult, ConsumerRejected},
@@ -223,7 +225,10 @@ impl ConsumerGroup {
             subscribed: &subscribed,
             has_new_subscription,
             owned: heartbeat.owned.as_deref(),
-            is_free: &|partition| self.owners.get(&partition).is_none_or(|owner| owner == id),
+            is_free: &|partition| {
+                self.owners.get(&partition).is_none_or(|owner| owner == id)
+                    || planted::is(Bug::HeldPartitionGiven)
+            },
         };
         reconcile(member, &goal)
     }
@@ -342,7 +347,8 @@ impl ConsumerGroup {
 
     /// Takes a member out that was silent for its session timeout, unless it did something since.
     pub fn expire_member(&mut self, id: &MemberId, judged: u64, moment: &Moment) {
-        if self.members.get(id).is_some_and(|member| member.touched == judged) {
+        let is_unchanged = self.members.get(id).is_some_and(|member| member.touched == judged);
+        if is_unchanged && !planted::is(Bug::SilenceIgnored) {
             self.fence(id, moment);
         }
     }

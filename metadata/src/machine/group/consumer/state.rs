@@ -10,7 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use aquifer_storage::model::{PartitionIndex, TopicId, TopicPartition};
+use aquifer_storage::{
+    model::{PartitionIndex, TopicId, TopicPartition},
+    planted::{self, Bug},
+};
 use bytes::Bytes;
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 
@@ -218,6 +221,11 @@ impl ConsumerGroup {
     pub fn take_member(&mut self, id: &MemberId, wall: WallTime) -> Option<Arc<ConsumerMember>> {
         let member = self.members.get(id)?.clone();
         self.forget_derived(id, &member);
+        if planted::is(Bug::FencedKeepsPartitions) {
+            for partition in member.partitions() {
+                self.owners.insert_mut(partition, id.clone());
+            }
+        }
         self.members.remove_mut(id);
         self.targets.remove_mut(id);
         if self.members.is_empty() {

@@ -282,9 +282,14 @@ impl Member {
             instance_id: self.seat.instance_id().map(Str::from),
             ..Request::default()
         };
-        let answer: Response = connection.call(VERSION, &request, PATIENCE).await?;
-        self.client.note(&format!("{} leaves: {}", self.id, answer.error_code));
-        Ok(())
+        let answer: Result<Response, Refused> = connection.call(VERSION, &request, PATIENCE).await;
+        let code = answer.as_ref().map(|answer| answer.error_code);
+        self.client.note(&format!("{} leaves: {code:?}", self.id));
+        if code != Ok(0) {
+            // It may leave yet, late: whoever comes back must not be the one that goes.
+            self.renew();
+        }
+        answer.map(|_| ())
     }
 
     /// Leaves for good.
