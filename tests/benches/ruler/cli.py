@@ -3,7 +3,7 @@
     tests/benches/run                   the headline rows, in about two minutes
     tests/benches/run --full            every line, longer windows and more pairs: below half an hour
     tests/benches/run --only B3,scaling lines by name or by number, with short windows unless --full
-    tests/benches/run --only rebalance  groups that change, beside Kafka: 5 minutes, with --full 13
+    tests/benches/run --only rebalance  groups that change, beside Kafka: 5 minutes, with --full 10
     tests/benches/run --workload 1-topic-16-partitions-1kb
 
 Prints a table, and writes it to target/benches/results.md with plots beside it, or to --results FILE:
@@ -65,7 +65,7 @@ LINES = {
     "fan_out": Line(lines_produce.fan_out, "B15", 20, 20),
     "overload": Line(lines_bucket.overload, "B17", 40, 65),
     "workloads": Line(lines_workloads.workloads, "OMB", 40, 150),
-    "rebalance": Line(lines_groups.rebalance, "B11", 300, 780, beside=True, on_request=True),
+    "rebalance": Line(lines_groups.rebalance, "B11", 300, 600, beside=True, on_request=True),
     "nisshi": Line(lines_opinions.nisshi, "B1 B6 B12", 60, 90, on_request=True),
 }
 
