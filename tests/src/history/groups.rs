@@ -4,11 +4,11 @@
 //! A member *holds* a partition from the moment the answer that gave it arrived until it begins to
 //! give it up: until it sends what tells so, or hears that it is out. A pause or a lost answer must
 //! not let it claim more than the coordinator promised, so a hold ends earlier where its *lease*
-//! does: by its own clock, [`MAY_RUN_FAST`] of the session timeout after it *asked* the last
-//! question that was answered well. The coordinator heard that question no earlier, and its clock is
-//! at most 10 % fast. Who may have been told to give something up, and did not hear it, has no more
-//! than the rebalance timeout, counted from the first question that was not answered since it knew
-//! that nothing was to be given up. An answer after the end of a lease begins a new hold.
+//! does: by its own clock, [`MAY_RUN_FAST`] hundredths of the session timeout after it *asked* the
+//! last question that was answered well. The coordinator heard that question no earlier, and its
+//! clock is at most 10 % fast. Who may have been told to give something up, and did not hear it,
+//! has no more than the rebalance timeout, counted from the first question that was not answered since
+//! it knew that nothing was to be given up. An answer after the end of a lease begins a new hold.
 //!
 //! What cannot be claimed: that a member whose lease is over has lost its partitions. It may have
 //! them still, and commit.

@@ -1,8 +1,8 @@
 //! D2 and D4: what a group committed is what was committed last, and it stays while somebody is in.
 //!
 //! Every commit is of a number of its own, so an answer tells which commit it shows. A commit took
-//! effect after it was asked for, and before its answer or the first answer that shows it; one whose
-//! outcome is not known may do so at any later time, or never.
+//! effect after it was asked for, and before its answer or the first answer that shows it; one
+//! whose outcome is not known may do so at any later time, or never.
 
 use std::collections::BTreeMap;
 
