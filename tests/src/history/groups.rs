@@ -8,7 +8,8 @@
 //! last question that was answered well. The coordinator heard that question no earlier, and its
 //! clock is at most 10 % fast. Who may have been told to give something up, and did not hear it,
 //! has no more than the rebalance timeout, counted from the first question that was not answered
-//! since it knew that nothing was to be given up. An answer after the end of a lease begins a new hold.
+//! since it knew that nothing was to be given up. An answer after the end of a lease begins a new
+//! hold.
 //!
 //! What cannot be claimed: that a member whose lease is over has lost its partitions. It may have
 //! them still, and commit.
