@@ -213,7 +213,10 @@ impl Client {
     pub fn reads(self, producer: Self, codec: &str) -> bool {
         let is_understood = match (producer, self) {
             // Its snappy knows one block, and theirs is of blocks of 32 KiB with a header.
-            (Self::Java | Self::KafkaGo, Self::Platformatic) => codec != "snappy",
+            (
+                Self::Java | Self::KafkaGo | Self::Sarama | Self::KafkaPython | Self::AioKafka,
+                Self::Platformatic,
+            ) => codec != "snappy",
             // An empty header becomes one without a value, which rskafka does not parse.
             (Self::ConfluentJs, Self::Rskafka) => false,
             _ => true,
