@@ -5,9 +5,10 @@
 use std::{
     env,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -35,9 +36,13 @@ impl Drop for Process {
     }
 }
 
-/// A port nobody listens on at this moment.
+/// A port nobody listens on at this moment, below those that the system gives to whoever connects:
+/// one of these could be taken before the process listens on it.
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let ports = (0..2_000).map(|_| 30_000 + GIVEN.fetch_add(1, Ordering::Relaxed) % 2_000);
+    let mut listeners = ports.map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    let listener = listeners.find_map(Result::ok).expect("a free port");
     listener.local_addr().expect("it is bound")
 }
 
