@@ -13,9 +13,9 @@ COPY . .
 # .cargo/config.toml comes along: it says how the allocator keeps memory.
 RUN set -eu; target=$(uname -m)-unknown-linux-musl; \
     rustup target add $target; \
-    cargo build --release --locked --package aquifer-agent --bin aquifer --target $target; \
+    cargo build --profile dist --locked --package aquifer-agent --bin aquifer --target $target; \
     mkdir -p /image/data /image/tmp /image/etc/ssl/certs; \
-    strip --strip-debug -o /image/aquifer target/$target/release/aquifer; \
+    strip --strip-debug -o /image/aquifer target/$target/dist/aquifer; \
     cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/; \
     chmod 1777 /image/tmp; \
     chown 65532:65532 /image/data
