@@ -68,8 +68,8 @@ impl ConsumerSettings {
         }
     }
 
-    /// Milliseconds between the heartbeats of a member, of so many in all groups: together they
-    /// send one heartbeat per millisecond at most.
+    /// Milliseconds between the heartbeats of a member, of so many in all groups: from 500 to 5000
+    /// they send one heartbeat per millisecond together.
     pub fn heartbeat_interval_ms(&self, members: usize) -> u32 {
         let (least, most) = HEARTBEAT_INTERVAL_MS.into_inner();
         let chosen = u32::try_from(members).unwrap_or(most).clamp(least, most);
