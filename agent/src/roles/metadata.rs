@@ -34,7 +34,8 @@ pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let settings = config::load(flags)?;
     let seams = settings.tls().secure(system::seams())?;
     let shutdown = signals::shutdown()?;
-    let home = Home::lock(&settings.data, |disk| Arc::new(disk)).context("--data")?;
+    let home = Home::lock_patiently(&settings.data, |disk| Arc::new(disk), &seams).await;
+    let home = home.context("--data")?;
     let founders = founders(&settings, &home)?;
     let listener = seams
         .net

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use aquifer_storage::{model::Lineage, seam::Rng};
+use aquifer_storage::{
+    model::Lineage,
+    seam::{Rng, Seams},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::wal::{
@@ -23,6 +26,9 @@ const NODE_FILE: &str = "node.json";
 const INCARNATION_FILE: &str = "incarnation";
 const FOUNDERS_FILE: &str = "founders";
 const RAFT_FOLDER: &str = "raft";
+/// A process that was killed keeps its locks until the system has taken its memory back.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// Small enough that runs of a few minutes roll and purge many.
 const SIMULATED_SEGMENT_BYTES: u32 = 256 * 1024;
 
@@ -145,6 +151,30 @@ impl FolderLock {
         }
         Ok(Self { _file: file })
     }
+
+    /// As [`Self::take`], once whoever holds it lets go of it within `patience`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future takes nothing.
+    pub async fn take_within(
+        patience: Duration,
+        folder: &Path,
+        seams: &Seams,
+    ) -> Result<Self, FolderError> {
+        let deadline = seams.clock.mono() + patience;
+        let mut is_said = false;
+        loop {
+            match Self::take(folder) {
+                Err(error @ FolderError::InUse { .. }) if seams.clock.mono() < deadline => {
+                    if !std::mem::replace(&mut is_said, true) {
+                        tracing::warn!(%error, ?patience, "waiting for it to end");
+                    }
+                    seams.sleep(LOCK_RETRY_INTERVAL).await;
+                }
+                taken => return taken,
+            }
+        }
+    }
 }
 
 /// Where a node keeps what it must not lose.
@@ -170,9 +200,22 @@ impl Home {
         path: &Path,
         wrap: impl FnOnce(FsDisk) -> Arc<dyn Disk>,
     ) -> Result<Self, FolderError> {
-        let lock = Arc::new(FolderLock::take(path)?);
+        Ok(Self::locked(path, FolderLock::take(path)?, wrap))
+    }
+
+    /// As [`Self::lock`], of a folder whose last process may still be dying: it is waited for.
+    pub async fn lock_patiently(
+        path: &Path,
+        wrap: impl FnOnce(FsDisk) -> Arc<dyn Disk>,
+        seams: &Seams,
+    ) -> Result<Self, FolderError> {
+        Ok(Self::locked(path, FolderLock::take_within(LOCK_PATIENCE, path, seams).await?, wrap))
+    }
+
+    fn locked(path: &Path, lock: FolderLock, wrap: impl FnOnce(FsDisk) -> Arc<dyn Disk>) -> Self {
+        let lock = Arc::new(lock);
         let raft = FsDisk::new(path.join(RAFT_FOLDER)).guarded(lock.clone());
-        Ok(Self {
+        Self {
             path: path.to_path_buf(),
             root: Arc::new(FsDisk::new(path).guarded(lock)),
             log: wrap(raft.clone()),
@@ -181,7 +224,7 @@ impl Home {
             sync_time: Duration::ZERO,
             segment_bytes: None,
             incarnation: OnceLock::new(),
-        })
+        }
     }
 
     /// A simulated disk, which messages call `path`. No threads write to it; everything that waits
@@ -337,6 +380,8 @@ fn parse_identity(
 
 #[cfg(test)]
 mod tests {
+    use aquifer_storage::seam::system;
+
     use super::*;
 
     fn identity() -> Identity {
@@ -352,6 +397,23 @@ mod tests {
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         drop(held);
         FolderLock::take(folder.path()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_is_waited_for_and_one_that_stays_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let seams = system::seams();
+        let held = FolderLock::take(folder.path()).unwrap();
+        let waits = tokio::spawn({
+            let (path, seams) = (folder.path().to_path_buf(), seams.clone());
+            async move { FolderLock::take_within(LOCK_PATIENCE, &path, &seams).await }
+        });
+        seams.sleep(LOCK_RETRY_INTERVAL * 3).await;
+        assert!(!waits.is_finished());
+        drop(held);
+        let _taken = waits.await.unwrap().unwrap();
+        let refused = FolderLock::take_within(LOCK_RETRY_INTERVAL, folder.path(), &seams).await;
+        assert!(matches!(refused, Err(FolderError::InUse { .. })), "{refused:?}");
     }
 
     #[test]

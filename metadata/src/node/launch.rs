@@ -83,7 +83,7 @@ impl MetadataNode {
         seams: Seams,
         wrap: impl FnOnce(FsDisk) -> Arc<dyn Disk>,
     ) -> Result<Self, StartError> {
-        let home = Home::lock(&config.data_dir, wrap)?;
+        let home = Home::lock_patiently(&config.data_dir, wrap, &seams).await?;
         Self::start_in(home, config, seams).await
     }
 
@@ -110,7 +110,7 @@ impl MetadataNode {
     /// there is a leader. Serve it with [`crate::service::serve`]; a new one is then told to
     /// [`Self::form`] its group, or hears from the leader of the one it joined.
     pub async fn start_member(config: NodeConfig, seams: Seams) -> Result<Self, StartError> {
-        let home = Home::lock(&config.data_dir, |disk| Arc::new(disk))?;
+        let home = Home::lock_patiently(&config.data_dir, |disk| Arc::new(disk), &seams).await?;
         Self::start_member_in(home, config, seams).await
     }
 

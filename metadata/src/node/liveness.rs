@@ -2,8 +2,9 @@
 //! what follows from silence is proposed, and apply checks that the state judged is unchanged.
 //!
 //! # Invariants
-//! - Everyone gets a full session when this node takes over, starts, was cut off from the majority
-//!   or was itself stalled: its own silence is never held against others.
+//! - Everyone gets a full session when this node takes over or starts, and as much more as it was
+//!   itself stalled or cut off from the majority: its own silence is never held against others, and
+//!   theirs is not forgotten for it.
 //! - Absent is a view (left out of node lists, undone by a heartbeat); fenced is a fact.
 
 use std::{
@@ -56,7 +57,12 @@ struct Notes {
     sessions: BTreeMap<SessionId, SessionNote>,
     members: BTreeMap<(String, MemberId), MemberNote>,
     proposed: BTreeMap<Suspect, MonoTime>,
+    /// The last pass that led.
     last_pass: Option<MonoTime>,
+    /// A pass since then did not lead.
+    has_lapsed: bool,
+    /// When it last went on after it was stalled or did not lead: agents may still look for it.
+    resumed: Option<MonoTime>,
     members_judged: Option<MonoTime>,
     /// The term it was all noted in.
     led: Option<u64>,
@@ -121,31 +127,50 @@ impl Liveness {
 
     fn pass(&self, now: MonoTime, leads: Option<u64>, state: &MetadataState) -> Verdict {
         let mut notes = self.notes();
-        let stalled = notes.last_pass.is_none_or(|last| STALLED_AFTER < now.since(last));
-        if stalled || leads != notes.led {
-            *notes = Notes { led: leads, ..Notes::default() };
-        }
-        notes.last_pass = Some(now);
         let mut verdict = Verdict { absent: BTreeSet::new(), propose: Vec::new() };
-        if leads.is_some() {
-            notes.judge_sessions(now, state.live_sessions(), &mut verdict);
-            if notes.members_are_due(now) {
-                notes.judge_members(now, state, &mut verdict);
-                notes.members_judged = Some(now);
-            }
-            notes.hold_back_repeats(now, &mut verdict.propose);
+        let Some(term) = leads else {
+            notes.has_lapsed = true;
+            return verdict;
+        };
+        notes.lead_on(now, term);
+        notes.judge_sessions(now, state.live_sessions(), &mut verdict);
+        if notes.members_are_due(now) {
+            notes.judge_members(now, state, &mut verdict);
+            notes.members_judged = Some(now);
         }
+        notes.hold_back_repeats(now, &mut verdict.propose);
         verdict
     }
 }
 
 impl Notes {
+    /// Begins anew in another term; in the same one, leaves out the time in which nobody could be
+    /// heard.
+    fn lead_on(&mut self, now: MonoTime, term: u64) {
+        if self.led != Some(term) {
+            *self = Self { led: Some(term), ..Self::default() };
+        }
+        let gap = self.last_pass.map_or(Duration::ZERO, |last| now.since(last));
+        if self.has_lapsed || STALLED_AFTER < gap {
+            // Whoever was heard since the last pass counts as heard now.
+            let later = |heard: MonoTime| (heard + gap).min(now);
+            for note in self.sessions.values_mut() {
+                *note = SessionNote { heard: later(note.heard), reset: false };
+            }
+            self.members.values_mut().for_each(|note| note.heard = later(note.heard));
+            self.resumed = Some(now);
+        }
+        self.has_lapsed = false;
+        self.last_pass = Some(now);
+    }
+
     fn judge_sessions(&mut self, now: MonoTime, live: Vec<SessionId>, verdict: &mut Verdict) {
         let mut before = std::mem::take(&mut self.sessions);
         for session in live {
             let note = before.remove(&session).unwrap_or(SessionNote { heard: now, reset: false });
             let silent = now.since(note.heard);
-            if note.reset || ABSENT_AFTER < silent {
+            let lately = self.resumed.map_or(silent, |resumed| silent.min(now.since(resumed)));
+            if note.reset || ABSENT_AFTER < lately {
                 verdict.absent.insert(session);
             }
             if FENCED_AFTER < silent {
@@ -285,8 +310,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_heartbeat_before_the_first_pass_counts_from_when_it_came() {
+    /// A state whose group `g` waits for nobody but its member `m`.
+    fn of_one_member() -> MetadataState {
         let (group, member) = ("g".to_owned(), MemberId::new("m"));
         let mut state = MetadataState::new(Genesis {
             cluster_id: "c".into(),
@@ -314,11 +339,72 @@ mod tests {
             let entry = Entry { stamp, min_level: 0, commands };
             state.apply(LogIndex::new(index), 1, &entry);
         }
-        let watched =
-            state.group_members_for_liveness().into_iter().next().expect("it waits for nobody");
-        let timeout = u64::from(watched.session_timeout_ms);
+        state
+    }
+
+    fn session_timeout_ms(state: &MetadataState) -> u64 {
+        let watched = state.group_members_for_liveness().into_iter().next();
+        u64::from(watched.expect("it waits for nobody").session_timeout_ms)
+    }
+
+    #[test]
+    fn a_leader_that_was_stalled_gives_a_silent_member_that_time_and_no_session() {
+        for (stall, leads_meanwhile) in [(2_000, true), (600, false)] {
+            let (state, liveness) = (of_one_member(), Liveness::default());
+            let timeout = session_timeout_ms(&state);
+            let judged = |now, leads| liveness.pass(at(now), leads, &state).propose.len();
+            assert_eq!(judged(0, Some(1)), 0);
+            assert_eq!(judged(500, Some(1)), 0);
+            if !leads_meanwhile {
+                assert_eq!(judged(600, None), 0);
+            }
+            let mut now = 500 + stall;
+            while judged(now, Some(1)) == 0 && now < 2 * timeout {
+                now += 100;
+            }
+            assert_eq!(now, timeout + stall + 100);
+        }
+    }
+
+    #[test]
+    fn another_term_gives_a_whole_session() {
+        let (state, liveness) = (of_one_member(), Liveness::default());
+        let timeout = session_timeout_ms(&state);
+        let judged = |now, term| liveness.pass(at(now), Some(term), &state).propose.len();
+        let mut now = 0;
+        while now < timeout {
+            assert_eq!(judged(now, 1), 0);
+            now += 100;
+        }
+        let taken_over = now;
+        while judged(now, 2) == 0 && now < 3 * timeout {
+            now += 100;
+        }
+        assert_eq!(now, taken_over + timeout + 100);
+    }
+
+    #[test]
+    fn agents_have_time_to_find_a_leader_that_was_stalled() {
+        let mut notes = Notes::default();
+        notes.lead_on(at(0), 1);
+        verdict(&mut notes, at(0));
+        notes.sessions.values_mut().for_each(|note| note.reset = true);
+        notes.lead_on(at(600), 1);
+        assert_eq!(verdict(&mut notes, at(600)).absent.len(), 1, "not stalled");
+        notes.lead_on(at(3_000), 1);
+        assert!(verdict(&mut notes, at(3_000)).absent.is_empty());
+        assert!(verdict(&mut notes, at(3_750)).absent.is_empty());
+        assert_eq!(verdict(&mut notes, at(3_751)).absent.len(), 1);
+        assert!(verdict(&mut notes, at(17_400)).propose.is_empty());
+        assert_eq!(verdict(&mut notes, at(17_401)).propose.len(), 1, "2.4 s were not its own");
+    }
+
+    #[test]
+    fn a_heartbeat_before_the_first_pass_counts_from_when_it_came() {
+        let state = of_one_member();
+        let timeout = session_timeout_ms(&state);
         let liveness = Liveness::default();
-        liveness.heard_member(group, member, at(0));
+        liveness.heard_member("g".into(), MemberId::new("m"), at(0));
         let judge = |now| {
             let mut verdict = Verdict { absent: BTreeSet::new(), propose: Vec::new() };
             liveness.notes().judge_members(at(now), &state, &mut verdict);
