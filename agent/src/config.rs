@@ -16,7 +16,7 @@ pub use self::{
     value::{ByteSize, parse_host_port, parse_voters},
 };
 use self::{options::parse, value::host_port};
-use crate::tls::TlsFlags;
+use crate::{configs::group_defaults, tls::TlsFlags};
 
 mod flags;
 mod options;
@@ -147,6 +147,7 @@ pub fn load(flags: &Flags) -> Result<Settings, ConfigError> {
     if !(1..=10_000).contains(&settings.num_partitions) {
         return Err(ConfigError::Conflict("num.partitions must be 1 to 10000".to_owned()));
     }
+    group_defaults::check(&settings.options.given).map_err(ConfigError::Conflict)?;
     settings.resolve_advertise()?;
     Ok(settings)
 }

@@ -6,6 +6,7 @@
 
 pub mod alter;
 pub mod documentation;
+pub mod group_defaults;
 pub mod layers;
 pub mod rule;
 pub mod table;

@@ -310,6 +310,31 @@ fn a_snapshot_of_version_2_with_configs_reads_and_writes_as_ever() {
     assert_eq!(restored.catalog(), state.catalog());
 }
 
+/// What an agent was given for groups: builds before level 3 do not know such a resource.
+#[test]
+fn defaults_of_groups_are_of_version_3_in_the_log_and_in_a_snapshot() {
+    let given = [("group.consumer.session.timeout.ms".to_owned(), "9000".to_owned())];
+    let defaults = alter(
+        ConfigResource::Other(ConfigKey::group_defaults()),
+        ConfigChange::Replace(Overrides::from(given)),
+    );
+    assert_eq!(defaults.level(), 3);
+    assert!(entry_of_configs().commands.iter().all(|command| command.level() == 2));
+    let entry = Entry { min_level: 3, commands: vec![defaults], ..entry_of_configs() };
+    let bytes = encode_entry(&entry);
+    let kept = golden("entry-v3-group-defaults.bin", &bytes);
+    assert_eq!(decode_entry(&kept).as_ref(), Ok(&entry));
+    assert_eq!(bytes, kept);
+    let mut state = state();
+    state.apply(LogIndex::new(42), 5, &entry);
+    let bytes = encode_snapshot(&state);
+    let kept = golden("snapshot-v3-group-defaults.bin", &bytes);
+    assert_eq!(bytes, kept);
+    let restored = decode_snapshot(&kept).unwrap();
+    assert_eq!(restored.catalog(), state.catalog());
+    assert_eq!(encode_snapshot(&restored), kept);
+}
+
 fn heartbeat(heartbeat: ConsumerHeartbeat) -> Command {
     let action = GroupAction::ConsumerHeartbeat(Box::new(heartbeat));
     Command::Group(GroupCommand { group: "readers".into(), action })

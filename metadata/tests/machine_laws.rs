@@ -95,9 +95,11 @@ fn alter() -> impl Strategy<Value = AlterConfigs> {
         4 => proptest::collection::vec(op, 0..4).prop_map(ConfigChange::Incremental),
         1 => proptest::collection::btree_map(name(), "[0-9]", 0..4).prop_map(ConfigChange::Replace),
     ];
-    let key = (0..3_u8, 0..2_u8).prop_map(|(kind, n)| {
-        let kinds = [ConfigKind::Broker, ConfigKind::Group, ConfigKind::ClientMetrics];
-        ConfigKey { kind: kinds[usize::from(kind)], name: n.to_string() }
+    let key = (0..4_u8, 0..2_u8).prop_map(|(kind, n)| match kind {
+        0 => ConfigKey { kind: ConfigKind::Broker, name: n.to_string() },
+        1 => ConfigKey { kind: ConfigKind::Group, name: n.to_string() },
+        2 => ConfigKey { kind: ConfigKind::ClientMetrics, name: n.to_string() },
+        _ => ConfigKey::group_defaults(),
     });
     let resource = prop_oneof![
         (0..TOPICS + 1).prop_map(|n| ConfigResource::Topic(topic(n))),

@@ -61,8 +61,7 @@ pub async fn handle(
         }
         Err(refusal) => Err(refusal),
     };
-    let set_ms = broker.options.consumer_heartbeat_interval_ms;
-    answer.map_or_else(refused, |result| accepted(result, set_ms))
+    answer.map_or_else(refused, accepted)
 }
 
 /// Refuses what is wrong whatever the group, as Kafka does and in its order. Assignors are the
@@ -208,11 +207,7 @@ fn unanswered(error: &CallError) -> Refusal {
     (code, words.to_owned())
 }
 
-/// `set_ms`: this agent's setting, for groups without a config of their own.
-fn accepted(
-    result: ConsumerHeartbeatResult,
-    set_ms: Option<u32>,
-) -> ConsumerGroupHeartbeatResponse {
+fn accepted(result: ConsumerHeartbeatResult) -> ConsumerGroupHeartbeatResponse {
     let topic = |topic: AssignedTopic| ConsumerGroupHeartbeatResponseAssignmentTopicPartitions {
         topic_id: topic.topic.into(),
         partitions: topic.partitions.into_iter().map(PartitionIndex::value).collect(),
@@ -220,8 +215,7 @@ fn accepted(
     let assignment = result.assignment.map(|topics| ConsumerGroupHeartbeatResponseAssignment {
         topic_partitions: topics.into_iter().map(topic).collect(),
     });
-    let interval_ms =
-        set_ms.filter(|_| result.is_interval_chosen).unwrap_or(result.heartbeat_interval_ms);
+    let interval_ms = result.heartbeat_interval_ms;
     ConsumerGroupHeartbeatResponse {
         error_code: ErrorCode::None.code(),
         error_message: None,

@@ -6,7 +6,7 @@ use aquifer_metadata::{machine::group::GroupSettings, node::expiry::OffsetExpiry
 
 use super::{ConfigError, value::ByteSize};
 use crate::{
-    configs::{layers, rule, table},
+    configs::{group_defaults, layers, rule, table},
     placement::zone::ZoneBlocks,
 };
 
@@ -51,10 +51,9 @@ pub struct ServerOptions {
     /// `group.initial.rebalance.delay.ms`, `group.max.size`, `group.min.session.timeout.ms` and
     /// `group.max.session.timeout.ms`, if one of them was given.
     pub group_limits: Option<GroupSettings>,
-    /// `group.consumer.heartbeat.interval.ms`; `None`: by how many members there are.
-    pub consumer_heartbeat_interval_ms: Option<u32>,
-    /// Every setting that was given, as text by its name. Also the defaults of topics under Kafka's
-    /// broker names, such as `log.retention.ms`, which brokers' dynamic configs go before.
+    /// Every setting that was given, as text by its name. Also the defaults of topics and groups
+    /// under Kafka's broker names, such as `log.retention.ms` or
+    /// `group.consumer.session.timeout.ms`, which brokers' dynamic configs go before.
     pub given: BTreeMap<String, String>,
 }
 
@@ -78,7 +77,6 @@ impl Default for ServerOptions {
             client_zone_blocks: ZoneBlocks::default(),
             offset_expiry: OffsetExpiry::default(),
             group_limits: None,
-            consumer_heartbeat_interval_ms: None,
             given: BTreeMap::new(),
         }
     }
@@ -139,7 +137,8 @@ impl ServerOptions {
             }
             _ if self.set_of_groups(name, value, from)? => {}
             _ => {
-                let known = table::broker().get(name).filter(|_| layers::is_topic_default(name));
+                let is_default = layers::is_topic_default(name) || group_defaults::is_one(name);
+                let known = table::broker().get(name).filter(|_| is_default);
                 let Some(known) = known else {
                     return Err(ConfigError::server(name, from, "unknown, or not honoured here"));
                 };
@@ -180,10 +179,6 @@ impl ServerOptions {
             "group.max.session.timeout.ms" => {
                 let timeout_ms = bounded(name, value, from, 0, INT_MAX)? as u32;
                 self.group_limits.get_or_insert_default().session_timeout_max_ms = timeout_ms;
-            }
-            "group.consumer.heartbeat.interval.ms" => {
-                let interval_ms = bounded(name, value, from, 1, INT_MAX)? as u32;
-                self.consumer_heartbeat_interval_ms = Some(interval_ms);
             }
             _ => return Ok(false),
         }

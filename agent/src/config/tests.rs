@@ -121,15 +121,42 @@ fn settings_of_groups_have_kafkas_names_and_are_shown_as_given() {
     assert_eq!(options.given.get("offsets.retention.minutes").map(String::as_str), Some("2"));
     let interval = of(&["offsets.retention.check.interval.ms=5"]).expect("loads").offset_expiry;
     assert_eq!(interval.check_interval, Duration::from_millis(5));
-    let interval = of(&["group.consumer.heartbeat.interval.ms=7000"]).expect("loads");
-    assert_eq!(interval.consumer_heartbeat_interval_ms, Some(7_000));
-    assert_eq!(none.consumer_heartbeat_interval_ms, None);
     let bad_interval = "group.consumer.heartbeat.interval.ms=0";
     for bad in [
         "group.max.size=0",
         "offsets.retention.minutes=0",
         "group.max.size=2147483648",
         bad_interval,
+    ] {
+        assert!(of(&[bad]).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn defaults_of_consumer_groups_are_kept_as_given_and_judged_together() {
+    let of = |given: &[&str]| {
+        let options: Vec<&str> = given.iter().flat_map(|one| ["-o", one]).collect();
+        load(&flags(&options)).map(|settings| settings.options.given)
+    };
+    let given = of(&["group.consumer.session.timeout.ms= 8000"]).expect("loads");
+    let timeout = given.get("group.consumer.session.timeout.ms").map(String::as_str);
+    assert_eq!(timeout, Some("8000"), "as Kafka prints it");
+    let refused = |given: &[&str]| of(given).expect_err("is refused").to_string();
+    let short = ["group.consumer.session.timeout.ms=8000", "group.consumer.heartbeat.interval.ms"];
+    let equal = format!("{}=8000", short[1]);
+    let told = refused(&[short[0], equal.as_str()]);
+    assert!(told.contains("group.consumer.heartbeat.interval.ms must be less than"), "{told}");
+    assert!(of(&[short[0], &format!("{}=7999", short[1])]).is_ok());
+    let told = refused(&[short[0], "group.consumer.min.session.timeout.ms=9000"]);
+    assert!(told.contains("must be at least group.consumer.min.session.timeout.ms"), "{told}");
+    let told = refused(&[short[0], "group.consumer.max.session.timeout.ms=7000"]);
+    assert!(told.contains("must be at most group.consumer.max.session.timeout.ms"), "{told}");
+    for bad in [
+        "group.consumer.assignors=",
+        "group.consumer.assignors=mine",
+        "group.consumer.migration.policy=perhaps",
+        "group.consumer.max.size=0",
+        "group.share.session.timeout.ms=9000",
     ] {
         assert!(of(&[bad]).is_err(), "{bad}");
     }

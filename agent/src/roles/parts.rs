@@ -10,7 +10,7 @@ use aquifer_agent::{
     admin_http::{self, Readiness},
     broker::Broker,
     config::Settings,
-    configs::layers::is_topic_default,
+    configs::{group_defaults, layers::is_topic_default},
     fetch::{FetchDeps, FetchLimits, Fetcher},
     group_lag,
     metrics::{Metrics, StoreMetrics},
@@ -22,7 +22,10 @@ use aquifer_agent::{
 };
 use aquifer_metadata::{
     client::{Metadata, cluster::Quorum},
-    machine::{Genesis, command::HostPort},
+    machine::{
+        Genesis,
+        command::{Command, HostPort, Reply},
+    },
     node::{MetadataNode, NodeConfig, Tuning, folder},
 };
 use aquifer_storage::{
@@ -43,6 +46,9 @@ use super::{
     backups::{self, BackupMetrics},
     bucket::Bucket,
 };
+
+/// Between two attempts to tell metadata what this agent was given.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What `up` may hold; a dedicated agent asks for more with `--memory`.
 const MEMORY_BYTES_DEFAULT: u64 = 512 << 20;
@@ -196,6 +202,7 @@ impl Agent {
         session.registered().await;
         view.ready().await;
         view.fresh().await.ok(); // The catalog then lists this agent; clients retry if it cannot.
+        tell_group_defaults(&settings, &*metadata, &view, &seams).await;
 
         let memory = settings.memory.map_or(MEMORY_BYTES_DEFAULT, |size| size.0);
         let budgets = Arc::new(Budgets::split(memory));
@@ -301,6 +308,34 @@ impl Agent {
         broker.session.end().await;
         services.cancel();
         Ok(())
+    }
+}
+
+/// Tells metadata the defaults of consumer groups that this agent was given, if they differ from
+/// those it goes by. Waits for a leader.
+async fn tell_group_defaults(
+    settings: &Settings,
+    metadata: &dyn Metadata,
+    view: &View,
+    seams: &Seams,
+) {
+    let Some(alter) = group_defaults::change(&settings.options.given, &view.catalog()) else {
+        return;
+    };
+    tracing::info!(change = ?alter.change, "consumer groups get the defaults of this agent");
+    loop {
+        match metadata.propose(Command::AlterConfigs(alter.clone())).await {
+            Ok(applied) => {
+                if applied.reply != Reply::ConfigsAltered(Ok(())) {
+                    tracing::warn!(reply = ?applied.reply, "they keep the defaults they had");
+                }
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell them yet, trying again");
+                seams.sleep(RETRY_PAUSE).await;
+            }
+        }
     }
 }
 

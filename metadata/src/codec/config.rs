@@ -123,6 +123,7 @@ fn key_to_proto(key: &ConfigKey) -> proto::ConfigKey {
         ConfigKind::Broker => Kind::Broker,
         ConfigKind::Group => Kind::Group,
         ConfigKind::ClientMetrics => Kind::ClientMetrics,
+        ConfigKind::GroupDefaults => Kind::GroupDefaults,
     };
     proto::ConfigKey { kind: kind.into(), name: key.name.clone() }
 }
@@ -133,6 +134,7 @@ fn key_from_proto(key: Option<proto::ConfigKey>) -> Result<ConfigKey, CodecError
         Kind::Broker => ConfigKind::Broker,
         Kind::Group => ConfigKind::Group,
         Kind::ClientMetrics => ConfigKind::ClientMetrics,
+        Kind::GroupDefaults => ConfigKind::GroupDefaults,
         Kind::Unspecified => return Err(CodecError::Missing("kind of config resource")),
     };
     Ok(ConfigKey { kind, name: name(key.name, "resource name", RESOURCE_NAME_BYTES_MAX)? })

@@ -204,7 +204,8 @@ fn level(state: &MetadataState) -> u32 {
     }
     // Rows below a log start are forgotten by and by, which builds of level 1 would not do.
     let is_deleted = state.logs.iter().any(|(_, log)| Offset::ZERO < log.log_start());
-    if state.configs.is_empty() && !is_deleted { 1 } else { 2 }
+    let configs = state.configs.iter().map(|(key, _)| key.kind.level()).max();
+    configs.unwrap_or(1).max(if is_deleted { 2 } else { 1 })
 }
 
 fn header_to_proto(state: &MetadataState) -> proto::SnapshotHeader {

@@ -112,10 +112,8 @@ impl Command {
     /// at least that of each of its commands.
     pub fn level(&self) -> u32 {
         match self {
-            Self::CreatePartitions(_)
-            | Self::UnregisterNode { .. }
-            | Self::DeleteRecords(_)
-            | Self::AlterConfigs(_) => 2,
+            Self::CreatePartitions(_) | Self::UnregisterNode { .. } | Self::DeleteRecords(_) => 2,
+            Self::AlterConfigs(alter) => alter.level(),
             Self::Group(command) => match command.action {
                 GroupAction::Delete | GroupAction::DeleteOffsets { .. } => 2,
                 GroupAction::Join(Join { limits: Some(_), .. })

@@ -38,6 +38,9 @@ pub enum ConfigKind {
     Group,
     /// A client metrics subscription.
     ClientMetrics,
+    /// What the agent that started last was given of `group.consumer.…`, under the empty name:
+    /// the layer below [`Self::Broker`]. Since level 3.
+    GroupDefaults,
 }
 
 /// A resource that is not a topic.
@@ -136,7 +139,32 @@ pub enum ConfigRejected {
     StoreFull,
 }
 
+impl ConfigKind {
+    /// The lowest [`super::LEVEL`] whose builds know the kind.
+    pub(crate) const fn level(self) -> u32 {
+        match self {
+            Self::Broker | Self::Group | Self::ClientMetrics => 2,
+            Self::GroupDefaults => 3,
+        }
+    }
+}
+
+impl ConfigKey {
+    /// Where `group.consumer.…` lie that agents were given at their start.
+    pub fn group_defaults() -> Self {
+        Self { kind: ConfigKind::GroupDefaults, name: String::new() }
+    }
+}
+
 impl AlterConfigs {
+    /// The lowest [`super::LEVEL`] whose builds know the change.
+    pub(crate) const fn level(&self) -> u32 {
+        match &self.resource {
+            ConfigResource::Topic(_) => 2,
+            ConfigResource::Other(key) => key.kind.level(),
+        }
+    }
+
     /// The overrides after the change of `held`.
     ///
     /// # Errors
@@ -266,11 +294,6 @@ impl Configs {
             self.bytes += size(&key, &overrides);
             self.by_key.insert_mut(key, Arc::new(overrides));
         }
-    }
-
-    /// Whether no resource has overrides.
-    pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
     }
 
     /// Whether the store's own invariants hold.

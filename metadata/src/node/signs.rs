@@ -137,7 +137,6 @@ mod tests {
             member: member(),
             epoch: MemberEpoch::new(1),
             heartbeat_interval_ms: 5_000,
-            is_interval_chosen: false,
             assignment: None,
         };
         let rejected =

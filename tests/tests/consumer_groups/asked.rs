@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration, time::Instant};
 
 use anyhow::{Context as _, ensure};
 use aquifer_agent::wire::{Str, error_code::ErrorCode, messages::*};
-use aquifer_tests::{raw::Connection, typed::call};
+use aquifer_tests::{process::Place, raw::Connection, typed::call};
 
 use super::{PARTITIONS, create, process};
 
@@ -186,6 +186,47 @@ fn members_and_operators_are_answered_in_kafkas_codes_and_words() -> anyhow::Res
     ensure!(epoch < described.group_epoch, "who leaves makes a new assignment necessary");
     assert_eq!(asker.delete()?, ErrorCode::None);
     assert_eq!(asker.described(&group)?.error_code, ErrorCode::GroupIdNotFound.code());
+    Ok(())
+}
+
+/// What agents are given counts for groups and members that are there already.
+#[test]
+fn what_an_agent_is_started_with_counts_for_every_group_until_another_starts_without()
+-> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut place = Place::new(folder.path().join("data"))?;
+    let mut process = place.up()?;
+    let mut asker = Asker::new(place.kafka)?;
+    asker.join()?;
+    let interval = |asker: &mut Asker| -> anyhow::Result<i32> {
+        asker.connection = Connection::open(place.kafka)?;
+        let (member, epoch) = (asker.member.clone(), asker.epoch);
+        let answer = asker.beat(1, &Asker::going_on(&asker.group.clone(), &member, epoch))?;
+        ensure!(answer.error_code == 0, "{answer:?}");
+        Ok(answer.heartbeat_interval_ms)
+    };
+    assert_eq!(interval(&mut asker)?, 500);
+    process.kill()?;
+    let given = ["-o", "group.consumer.session.timeout.ms=1200"].map(str::to_owned);
+    place.arguments.extend(given);
+    process = place.up()?;
+    let heard_after = Instant::now();
+    assert_eq!(interval(&mut asker)?, 400, "three in a session");
+    let members = |asker: &mut Asker| -> anyhow::Result<usize> {
+        Ok(asker.described(&asker.group.clone())?.members.len())
+    };
+    while members(&mut asker)? != 0 {
+        ensure!(heard_after.elapsed() < PATIENCE, "it is missed by nobody");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let missed = heard_after.elapsed();
+    ensure!(Duration::from_millis(1_200) <= missed, "expired already after {missed:?}");
+    process.kill()?;
+    place.arguments.truncate(place.arguments.len() - 2);
+    let _process = place.up()?;
+    asker.connection = Connection::open(place.kafka)?;
+    asker.join()?;
+    assert_eq!(interval(&mut asker)?, 500);
     Ok(())
 }
 

@@ -64,7 +64,6 @@ pub(super) fn outcome_to_proto(result: Option<&HeartbeatAnswer>) -> proto::Group
             member: text(&result.member),
             epoch: result.epoch.value(),
             heartbeat_interval_ms: result.heartbeat_interval_ms,
-            is_interval_chosen: result.is_interval_chosen,
             assignment: result.assignment.as_deref().map(topics_to_proto),
         }),
         Err(rejected) => Outcome::Rejected(proto::GroupConsumerRejection {
@@ -84,7 +83,6 @@ pub(super) fn outcome_from_proto(
             member: MemberId::new(result.member),
             epoch: MemberEpoch::new(result.epoch),
             heartbeat_interval_ms: result.heartbeat_interval_ms,
-            is_interval_chosen: result.is_interval_chosen,
             assignment: result.assignment.map(topics_from_proto).transpose()?,
         })),
         Some(Outcome::Rejected(rejected)) => {

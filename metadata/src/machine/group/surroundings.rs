@@ -32,11 +32,16 @@ pub trait Surroundings {
         None
     }
 
-    /// A group's own override of `consumer.…`, or the cluster's of `group.consumer.…`.
+    /// A group's own override of `consumer.…`, or the cluster's of `group.consumer.…`, or what an
+    /// agent was given of it.
     fn group_config(&self, group: &str, name: &str) -> Option<String> {
         let of = |kind, name: &str| ConfigKey { kind, name: name.to_owned() };
         let own = self.config(&of(ConfigKind::Group, group), name);
-        own.or_else(|| self.config(&of(ConfigKind::Broker, ""), &format!("group.{name}")))
+        own.or_else(|| {
+            let name = format!("group.{name}");
+            let cluster = self.config(&of(ConfigKind::Broker, ""), &name);
+            cluster.or_else(|| self.config(&ConfigKey::group_defaults(), &name))
+        })
     }
 }
 

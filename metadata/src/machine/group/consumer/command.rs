@@ -72,8 +72,6 @@ pub struct ConsumerHeartbeatResult {
     pub epoch: MemberEpoch,
     /// Milliseconds until its next heartbeat.
     pub heartbeat_interval_ms: u32,
-    /// Whether no config says so: chosen by how many members there are.
-    pub is_interval_chosen: bool,
     /// What it may hold; `None`: as it was told before.
     pub assignment: Option<Vec<AssignedTopic>>,
 }

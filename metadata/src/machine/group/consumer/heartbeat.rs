@@ -255,7 +255,6 @@ impl ConsumerGroup {
             member: heartbeat.member.clone(),
             epoch: MemberEpoch::new(member.epoch),
             heartbeat_interval_ms,
-            is_interval_chosen: !waits && context.settings.heartbeat_interval_ms.is_none(),
             assignment: is_told.then(|| by_topic(member.assigned.keys().copied())),
         }
     }
@@ -444,7 +443,6 @@ fn gone(heartbeat: &ConsumerHeartbeat) -> ConsumerHeartbeatResult {
         member: heartbeat.member.clone(),
         epoch: heartbeat.epoch,
         heartbeat_interval_ms: 0,
-        is_interval_chosen: false,
         assignment: None,
     }
 }

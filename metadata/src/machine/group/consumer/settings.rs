@@ -69,11 +69,12 @@ impl ConsumerSettings {
     }
 
     /// Milliseconds between the heartbeats of a member, of so many in all groups: from 500 to 5000
-    /// they send one heartbeat per millisecond together.
+    /// they send one heartbeat per millisecond together, but each three in a session.
     pub fn heartbeat_interval_ms(&self, members: usize) -> u32 {
         let (least, most) = HEARTBEAT_INTERVAL_MS.into_inner();
         let chosen = u32::try_from(members).unwrap_or(most).clamp(least, most);
-        self.heartbeat_interval_ms.unwrap_or(chosen)
+        let three_in_a_session = (self.session_timeout_ms / 3).max(1);
+        self.heartbeat_interval_ms.unwrap_or(chosen.min(three_in_a_session))
     }
 
     /// Milliseconds between two assignments of a group of this size. One of `elements` members and

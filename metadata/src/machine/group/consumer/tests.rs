@@ -268,7 +268,7 @@ fn the_more_members_there_are_the_less_often_each_comes() {
     }
     let reply = join("payments", "a");
     let GroupReply::ConsumerHeartbeat(Ok(answer)) = reply else { panic!() };
-    assert_eq!((answer.heartbeat_interval_ms, answer.is_interval_chosen), (600, true));
+    assert_eq!(answer.heartbeat_interval_ms, 600);
 }
 
 #[test]
@@ -277,7 +277,26 @@ fn a_config_says_how_often_members_come() {
     world.join("a", &["t"]);
     world.set("consumer.heartbeat.interval.ms", "7000");
     let answer = world.heartbeat(&goes_on("a", 2)).unwrap();
-    assert_eq!((answer.heartbeat_interval_ms, answer.is_interval_chosen), (7_000, false));
+    assert_eq!(answer.heartbeat_interval_ms, 7_000);
+}
+
+/// A group's own, then all brokers', then what an agent was given at its start.
+#[test]
+fn configs_of_a_group_come_in_layers() {
+    let mut world = World::new(&[("t", 3)]);
+    let session = |world: &World| ConsumerSettings::of(GROUP, &world.catalog).session_timeout_ms;
+    assert_eq!(session(&world), 45_000);
+    let name = "group.consumer.session.timeout.ms".to_owned();
+    let key = (ConfigKey::group_defaults(), name.clone());
+    world.catalog.configs.insert(key, "9000".to_owned());
+    assert_eq!(session(&world), 9_000);
+    let brokers = ConfigKey { kind: ConfigKind::Broker, name: String::new() };
+    world.catalog.configs.insert((brokers, name), "8000".to_owned());
+    assert_eq!(session(&world), 8_000);
+    world.set("consumer.session.timeout.ms", "1200");
+    assert_eq!(session(&world), 1_200);
+    let answer = world.heartbeat(&joins("a", &["t"])).unwrap();
+    assert_eq!(answer.heartbeat_interval_ms, 400, "three in a session");
 }
 
 #[test]
