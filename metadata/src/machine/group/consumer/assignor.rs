@@ -1,6 +1,9 @@
 //! Who gets which partitions: Kafka's server-side assignors. Neither looks at racks, as in Kafka.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use aquifer_storage::model::{PartitionIndex, TopicId, TopicPartition};
 
@@ -37,7 +40,7 @@ pub(crate) struct Candidate<'a> {
     /// `group.instance.id` of a static member.
     pub instance: Option<&'a str>,
     /// The topics it subscribes to; each exists.
-    pub topics: BTreeSet<TopicId>,
+    pub topics: Arc<BTreeSet<TopicId>>,
     /// What it was to hold before.
     pub target: &'a Target,
 }
@@ -79,7 +82,7 @@ fn exists(partition: TopicPartition, sizes: &TopicSizes) -> bool {
 fn subscribers(candidates: &[Candidate<'_>]) -> BTreeMap<TopicId, Vec<usize>> {
     let mut subscribers: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
     for (place, candidate) in candidates.iter().enumerate() {
-        for topic in &candidate.topics {
+        for topic in candidate.topics.iter() {
             subscribers.entry(*topic).or_default().push(place);
         }
     }

@@ -35,6 +35,9 @@ pub(crate) type Target = BTreeSet<TopicPartition>;
 /// Topics with their number of partitions.
 pub(crate) type TopicSizes = BTreeMap<TopicId, u32>;
 
+/// How many members a new one's subscription is compared with. Most groups have one for all.
+const SHARED_WITH_ONE_OF: usize = 8;
+
 /// One consumer group. Cloning is cheap: its collections are persistent.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ConsumerGroup {
@@ -80,7 +83,7 @@ pub(crate) struct ConsumerMember {
     pub client_host: String,
     /// Milliseconds it gets for giving up partitions.
     pub rebalance_timeout_ms: u32,
-    /// Topics it names.
+    /// Topics it names; mostly shared with the others.
     pub subscribed: Arc<BTreeSet<String>>,
     /// The expression it subscribes by; never empty.
     pub regex: Option<String>,
@@ -200,8 +203,15 @@ impl ConsumerGroup {
     }
 
     /// Puts a member in, or in the place of what it was.
-    pub fn put_member(&mut self, id: &MemberId, member: ConsumerMember) {
-        if let Some(before) = self.members.get(id).cloned() {
+    pub fn put_member(&mut self, id: &MemberId, mut member: ConsumerMember) {
+        let before = self.members.get(id).cloned();
+        let same = |before: &Arc<ConsumerMember>| {
+            Arc::ptr_eq(&before.subscribed, &member.subscribed) // Most calls.
+        };
+        if !before.as_ref().is_some_and(same) {
+            self.share_subscription(&mut member);
+        }
+        if let Some(before) = before {
             self.forget_derived(id, &before);
         }
         for partition in member.partitions() {
@@ -215,6 +225,15 @@ impl ConsumerGroup {
         }
         self.members.insert_mut(id.clone(), Arc::new(member));
         self.empty_since = None;
+    }
+
+    /// Members that subscribe to the same topics hold the names once, and are looked at as one.
+    fn share_subscription(&self, member: &mut ConsumerMember) {
+        let others = self.members.values().take(SHARED_WITH_ONE_OF);
+        let mut alike = others.filter(|other| other.subscribed == member.subscribed);
+        if let Some(other) = alike.next() {
+            member.subscribed = Arc::clone(&other.subscribed);
+        }
     }
 
     /// Takes a member out, with its target.

@@ -37,11 +37,12 @@ impl ConsumerGroup {
         self.expressions = expressions;
         self.catalog_seen = catalog;
         self.is_stale = false;
-        let names: BTreeSet<&str> = self
+        let unlike: BTreeMap<*const BTreeSet<String>, &BTreeSet<String>> = self
             .members
             .values()
-            .flat_map(|member| member.subscribed.iter().map(String::as_str))
+            .map(|member| (Arc::as_ptr(&member.subscribed), &*member.subscribed))
             .collect();
+        let names: BTreeSet<&String> = unlike.into_values().flatten().collect();
         let mut topics: BTreeMap<TopicId, u32> =
             names.into_iter().filter_map(|name| surroundings.topic(name)).collect();
         for topic in self.expressions.values().flat_map(|topics| topics.iter()) {

@@ -26,6 +26,13 @@ impl ConsumerGroup {
     /// Computes the target of the present epoch.
     pub(super) fn assign(&mut self, context: &Context<'_>, moment: &Moment) {
         let held: Vec<Arc<Target>> = self.members.keys().map(|id| self.target_of(id)).collect();
+        // Of the members whose subscriptions are one.
+        let mut topics = BTreeMap::new();
+        let mut topics_of = |member: &ConsumerMember| {
+            let subscription = (Arc::as_ptr(&member.subscribed), member.regex.clone());
+            let found = || Arc::new(self.topics_of(member, context.surroundings));
+            Arc::clone(topics.entry(subscription).or_insert_with(found))
+        };
         let candidates: Vec<Candidate<'_>> = self
             .members
             .iter()
@@ -33,7 +40,7 @@ impl ConsumerGroup {
             .map(|((id, member), target)| Candidate {
                 id,
                 instance: member.instance.as_deref(),
-                topics: self.topics_of(member, context.surroundings),
+                topics: topics_of(member),
                 target,
             })
             .collect();

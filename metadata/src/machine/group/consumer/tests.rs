@@ -1,6 +1,9 @@
 //! Kafka's rules of consumer groups, one sentence each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use aquifer_storage::model::{PartitionIndex, TopicId, TopicPartition};
 
@@ -297,6 +300,25 @@ fn configs_of_a_group_come_in_layers() {
     assert_eq!(session(&world), 1_200);
     let answer = world.heartbeat(&joins("a", &["t"])).unwrap();
     assert_eq!(answer.heartbeat_interval_ms, 400, "three in a session");
+}
+
+#[test]
+fn members_that_read_the_same_hold_its_names_once_also_after_a_restart() {
+    let mut world = World::new(&[("t", 3), ("u", 1)]);
+    world.join("a", &["t", "u"]);
+    world.join("b", &["u", "t"]);
+    world.join("c", &["u"]);
+    world.join("d", &["u"]);
+    let shared = |groups: &Groups| {
+        let (_, group) = groups.iter().next().unwrap();
+        let members = &group.consumer.as_ref().unwrap().members;
+        let names = |id: &str| Arc::clone(&members[&MemberId::new(id)].subscribed);
+        let are_one = |one: &str, other: &str| Arc::ptr_eq(&names(one), &names(other));
+        [are_one("a", "b"), are_one("c", "d"), are_one("a", "c")]
+    };
+    assert_eq!(shared(&world.groups), [true, true, false]);
+    let restored = groups_from_proto(groups_to_proto(&world.groups)).unwrap();
+    assert_eq!(shared(&restored), [true, true, false]);
 }
 
 #[test]

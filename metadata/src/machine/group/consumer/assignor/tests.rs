@@ -39,7 +39,7 @@ impl Setting {
             .map(|(id, (topics, target, instance))| Candidate {
                 id,
                 instance: instance.as_deref(),
-                topics: topics.clone(),
+                topics: Arc::new(topics.clone()),
                 target,
             })
             .collect();
