@@ -366,6 +366,7 @@ impl World {
             member,
             instance: instance(client),
             generation: Some(generation),
+            knows_epochs: true,
             offsets: vec![(partition, committed)],
         }));
         if reply == GroupReply::CommitOffsets(Ok(Vec::new())) {

@@ -85,6 +85,7 @@ fn commit_offsets() -> Command {
             member: MemberId::default(),
             instance: None,
             generation: None,
+            knows_epochs: true,
             offsets: vec![(partition(0), committed)],
         }),
     })

@@ -135,6 +135,7 @@ fn commit_offsets(offset: i64) -> Command {
         member: MemberId::default(),
         instance: None,
         generation: None,
+        knows_epochs: true,
         offsets: vec![(partition(1), committed)],
     };
     let action = GroupAction::CommitOffsets(commit);

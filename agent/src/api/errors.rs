@@ -57,6 +57,7 @@ pub fn group_error(rejected: &GroupRejected) -> ErrorCode {
         GroupRejected::InvalidRegex => ErrorCode::InvalidRegularExpression,
         GroupRejected::InvalidRequest => ErrorCode::InvalidRequest,
         GroupRejected::NotStable => ErrorCode::CoordinatorLoadInProgress,
+        GroupRejected::EpochUnknown => ErrorCode::UnsupportedVersion,
     }
 }
 

@@ -1,12 +1,8 @@
 //! OffsetCommit (8) v2-10.
 
-use aquifer_metadata::{
-    client::CallError,
-    machine::group::{
-        command::{CommitOffsets, CommittedOffset, GroupAction, GroupReply},
-        query::{GroupAnswer, GroupAsk, GroupQuery},
-        types::{GenerationId, GroupRejected, MemberId},
-    },
+use aquifer_metadata::machine::group::{
+    command::{CommitOffsets, CommittedOffset, GroupAction, GroupReply},
+    types::{GenerationId, GroupRejected, MemberId},
 };
 use aquifer_storage::model::{LeaderEpoch, Offset, TopicPartition};
 
@@ -99,18 +95,12 @@ async fn commit(
     body: &OffsetCommitRequest,
     offsets: Vec<(TopicPartition, CommittedOffset)>,
 ) -> Option<ErrorCode> {
-    if request.version < FIRST_BY_EPOCH {
-        match is_of_new_protocol(broker, body).await {
-            Ok(false) => {}
-            Ok(true) => return Some(ErrorCode::UnsupportedVersion),
-            Err(error) => return Some(coordinator_error(&error)),
-        }
-    }
     let generation = body.generation_id_or_member_epoch;
     let action = GroupAction::CommitOffsets(CommitOffsets {
         member: MemberId::new(body.member_id.as_str()),
         instance: body.group_instance_id.as_ref().map(|one| one.as_str().to_owned()),
         generation: (0 <= generation).then(|| GenerationId::new(generation)),
+        knows_epochs: FIRST_BY_EPOCH <= request.version,
         offsets,
     });
     match broker.group(&body.group_id, action).await {
@@ -127,25 +117,5 @@ async fn commit(
         Ok(GroupReply::CommitOffsets(Err(rejected))) => Some(group_error(&rejected)),
         Ok(other) => Some(coordinator_error(&mismatch("propose", &other))),
         Err(error) => Some(coordinator_error(&error)),
-    }
-}
-
-/// Whether the member keeps to the new protocol, and so has to say its epoch in a version that
-/// means one. What speaks the old versions is in a classic group mostly, where this is a short
-/// question.
-async fn is_of_new_protocol(
-    broker: &Broker,
-    body: &OffsetCommitRequest,
-) -> Result<bool, CallError> {
-    if body.member_id.is_empty() {
-        return Ok(false);
-    }
-    let group = body.group_id.as_str().to_owned();
-    match broker.ask_group(GroupQuery { group, ask: GroupAsk::ConsumerDescribe }).await? {
-        GroupAnswer::ConsumerDescribed(found) => Ok(found.is_some_and(|found| {
-            let mut members = found.members.iter();
-            members.any(|one| one.member.as_str() == body.member_id.as_str() && !one.is_classic)
-        })),
-        other => Err(mismatch("query", &other)),
     }
 }

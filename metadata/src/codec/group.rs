@@ -47,6 +47,7 @@ pub fn command_to_proto(command: &GroupCommand) -> proto::GroupCommand {
                 instance: commit.instance.clone(),
                 generation: commit.generation.map(GenerationId::value),
                 offsets: offsets_to_proto(&commit.offsets),
+                knows_no_epochs: !commit.knows_epochs,
             })
         }
         GroupAction::ExpireMember { member, judged } => {
@@ -84,6 +85,7 @@ pub fn command_from_proto(command: proto::GroupCommand) -> Result<GroupCommand, 
             member: MemberId::new(commit.member),
             instance: commit.instance,
             generation: commit.generation.map(GenerationId::new),
+            knows_epochs: !commit.knows_no_epochs,
             offsets: offsets_from_proto(commit.offsets)?,
         }),
         ActionKind::ExpireMember(expire) => GroupAction::ExpireMember {
@@ -482,6 +484,7 @@ fn rejected_to_proto(rejected: &GroupRejected) -> proto::GroupRejection {
         GroupRejected::InvalidRegex => Rejection::InvalidRegex,
         GroupRejected::InvalidRequest => Rejection::InvalidRequest,
         GroupRejected::NotStable => Rejection::NotStable,
+        GroupRejected::EpochUnknown => Rejection::EpochUnknown,
     };
     let member = match rejected {
         GroupRejected::MemberIdRequired(member) => text(member),
@@ -512,6 +515,7 @@ fn rejected_from_proto(rejected: proto::GroupRejection) -> Result<GroupRejected,
         Rejection::InvalidRegex => GroupRejected::InvalidRegex,
         Rejection::InvalidRequest => GroupRejected::InvalidRequest,
         Rejection::NotStable => GroupRejected::NotStable,
+        Rejection::EpochUnknown => GroupRejected::EpochUnknown,
     })
 }
 

@@ -164,8 +164,13 @@ mod tests {
     #[test]
     fn an_offset_commit_is_a_sign_of_life_of_a_member_and_not_of_a_simple_consumer() {
         let sign = |generation| {
-            let commit =
-                CommitOffsets { member: member(), instance: None, generation, offsets: vec![] };
+            let commit = CommitOffsets {
+                member: member(),
+                instance: None,
+                generation,
+                knows_epochs: true,
+                offsets: vec![],
+            };
             let action = GroupAction::CommitOffsets(commit);
             Sign::of_command(&Command::Group(GroupCommand { group: "g".into(), action }))
         };

@@ -169,6 +169,7 @@ fn groups_keep_their_offsets_and_lose_their_members() {
         member: MemberId::default(),
         instance: None,
         generation: None,
+        knows_epochs: true,
         offsets,
     };
     node.apply(&group(GroupAction::CommitOffsets(commit(vec![(partition, committed.clone())]))));

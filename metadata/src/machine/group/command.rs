@@ -152,6 +152,8 @@ pub struct CommitOffsets {
     pub instance: Option<String>,
     /// `None` for a simple consumer (-1 on the wire). The member epoch in a consumer group.
     pub generation: Option<GenerationId>,
+    /// Whether the request's version knows of member epochs (v9).
+    pub knows_epochs: bool,
     /// The offsets, at most one per partition.
     pub offsets: Vec<(TopicPartition, CommittedOffset)>,
 }

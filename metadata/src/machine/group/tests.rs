@@ -231,6 +231,7 @@ impl World {
             member: member(id),
             instance: None,
             generation: at.map(generation),
+            knows_epochs: true,
             offsets: vec![(partition(0), committed.clone()), (partition(1), committed)],
         };
         match self.apply(GroupAction::CommitOffsets(commit)) {

@@ -143,4 +143,6 @@ pub enum GroupRejected {
     InvalidRequest,
     /// The group has to be stable for this: come again.
     NotStable,
+    /// A member with an epoch has to commit in a version that knows of it.
+    EpochUnknown,
 }

@@ -174,6 +174,7 @@ impl Member {
             member: self.id.clone(),
             instance: None,
             generation: Some(generation),
+            knows_epochs: true,
             offsets,
         })
     }

@@ -13,6 +13,9 @@ impl ConsumerGroup {
             return Ok(());
         }
         let member = self.members.get(&commit.member).ok_or(GroupRejected::UnknownMember)?;
+        if member.classic.is_none() && !commit.knows_epochs {
+            return Err(GroupRejected::EpochUnknown);
+        }
         let epoch = commit.generation.map_or(-1, |epoch| epoch.value());
         if epoch == member.epoch {
             return Ok(());

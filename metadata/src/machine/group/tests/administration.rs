@@ -81,7 +81,13 @@ fn a_list_of_groups_goes_on_behind_the_last_one_told() {
         partition(0),
         CommittedOffset { offset: Offset::ZERO, leader_epoch: None, metadata: String::new() },
     )];
-    let commit = CommitOffsets { member: member(""), instance: None, generation: None, offsets };
+    let commit = CommitOffsets {
+        member: member(""),
+        instance: None,
+        generation: None,
+        knows_epochs: false,
+        offsets,
+    };
     let group = "simple".to_owned();
     let command = GroupCommand { group, action: GroupAction::CommitOffsets(commit) };
     let now = Elapsed::from_millis(world.now_ms);

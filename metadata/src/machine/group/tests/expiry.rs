@@ -152,6 +152,7 @@ fn a_command_of_expiry_names_a_bounded_number_of_offsets_and_the_next_round_the_
         member: MemberId::default(),
         instance: None,
         generation: None,
+        knows_epochs: true,
         offsets: (0..5_000).map(|index| (partition(index), committed.clone())).collect(),
     };
     let _ = world.apply(GroupAction::CommitOffsets(commit));
