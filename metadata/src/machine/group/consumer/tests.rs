@@ -32,6 +32,7 @@ use crate::{
 mod administration;
 mod expressions;
 mod fencing;
+mod looking;
 mod migration;
 mod model;
 mod reconciling;

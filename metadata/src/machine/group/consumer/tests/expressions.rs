@@ -1,6 +1,12 @@
 //! Subscriptions by expression.
 
+use aquifer_storage::model::Offset;
+
 use super::{super::subscription::EXPRESSIONS_MAX, *};
+use crate::machine::group::{
+    command::{CommitOffsets, CommittedOffset, TopicOffsets},
+    types::GenerationId,
+};
 
 impl World {
     fn join_matching(&mut self, id: &str, regex: &str) {
@@ -70,4 +76,39 @@ fn an_expression_is_resolved_at_once_also_where_the_assignment_waits() {
     world.pass(5_000);
     let all = (0..4).flat_map(|index| [at(1, index), at(2, index)]).collect();
     assert_eq!(world.ok(&goes_on("a", 2)), (3, Some(all)));
+}
+
+#[test]
+fn an_offset_is_kept_as_long_as_an_expression_stands_for_its_topic() {
+    let mut world = World::new(&[("logs-a", 1), ("other", 1)]);
+    world.join("a", &["logs-a", "other"]);
+    let committed =
+        CommittedOffset { offset: Offset::ZERO, leader_epoch: None, metadata: String::new() };
+    let commit = CommitOffsets {
+        member: MemberId::new("a"),
+        instance: None,
+        generation: Some(GenerationId::new(2)),
+        offsets: vec![(at(1, 0), committed.clone()), (at(2, 0), committed)],
+    };
+    world.apply(GroupAction::CommitOffsets(commit));
+    // It goes on with an expression only.
+    let by_expression = ConsumerHeartbeat {
+        regex: Some("logs-.*".to_owned()),
+        subscribed: Some(Vec::new()),
+        ..goes_on("a", 2)
+    };
+    world.ok(&by_expression);
+    let named = |number: u8, name: &str| TopicOffsets {
+        topic: topic(number),
+        name: name.to_owned(),
+        partitions: vec![PartitionIndex::new(0)],
+    };
+    let topics = vec![named(1, "logs-a"), named(2, "other")];
+    world.apply(GroupAction::ExpireOffsets { topics: topics.clone(), retention_ms: 0 });
+    let ask = GroupAsk::Offsets { partitions: None, reader: None };
+    let GroupAnswer::Offsets(Ok(left)) = world.ask(ask) else { panic!() };
+    let left: Vec<TopicPartition> = left.into_iter().map(|(partition, _)| partition).collect();
+    assert_eq!(left, [at(1, 0)]);
+    let reply = world.apply(GroupAction::DeleteOffsets { topics });
+    assert_eq!(reply, GroupReply::OffsetsDeleted(Ok(vec![true, false])));
 }

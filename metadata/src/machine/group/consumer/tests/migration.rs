@@ -8,6 +8,7 @@ use super::{
     *,
 };
 use crate::machine::group::{
+    GroupSettings,
     command::{Join, LeavingMember, Progress, RequestId, Sync},
     types::{GenerationId, GroupKind, JoinResult},
 };
@@ -31,16 +32,12 @@ fn subscription(topics: &[&str], owned: &[i32]) -> Bytes {
 }
 
 impl World {
-    fn try_classic_join(
-        &mut self,
-        id: &str,
-        owned: &[i32],
-    ) -> Result<Progress<JoinResult>, GroupRejected> {
+    fn a_classic_join(&mut self, id: &str, owned: &[i32]) -> Join {
         self.now_ms += 1;
         let is_known = self
             .describe()
             .is_some_and(|group| group.members.iter().any(|member| member.member.as_str() == id));
-        let joins = Join {
+        Join {
             request: RequestId { session: SessionId::new(1), number: self.now_ms },
             member: MemberId::new(if is_known { id } else { "" }),
             proposed_member: MemberId::new(id),
@@ -53,11 +50,23 @@ impl World {
             protocol_type: "consumer".to_owned(),
             protocols: vec![("range".to_owned(), subscription(&["t"], owned))],
             limits: None,
-        };
-        match self.apply(GroupAction::Join(joins)) {
+        }
+    }
+
+    fn apply_join(&mut self, join: Join) -> Result<Progress<JoinResult>, GroupRejected> {
+        match self.apply(GroupAction::Join(join)) {
             GroupReply::Join(answer) => answer,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn try_classic_join(
+        &mut self,
+        id: &str,
+        owned: &[i32],
+    ) -> Result<Progress<JoinResult>, GroupRejected> {
+        let join = self.a_classic_join(id, owned);
+        self.apply_join(join)
     }
 
     fn classic_join(&mut self, id: &str, owned: &[i32]) -> i32 {
@@ -157,6 +166,50 @@ fn a_member_of_the_classic_protocol_joins_a_consumer_group() {
     assert_eq!(world.classic_sync("a", 3, &[]), [1]);
     assert_eq!(world.classic_heartbeat("a", 4), Err(GroupRejected::IllegalGeneration));
     assert_eq!(world.classic_heartbeat("c", 3), Err(GroupRejected::UnknownMember));
+}
+
+/// By the limits that the join carries, or by those of the cluster.
+#[test]
+fn the_session_timeout_of_who_joins_by_the_classic_protocol_is_judged_here_too() {
+    let mut world = World::new(&[("t", 2)]);
+    world.join("c", &["t"]);
+    let own = GroupSettings {
+        session_timeout_min_ms: 100,
+        session_timeout_max_ms: 200,
+        ..GroupSettings::default()
+    };
+    let refused = [
+        (None, 0),
+        (None, 5_999),
+        (None, 1_800_001),
+        (Some(own), 99),
+        (Some(own), 201),
+        (Some(own), 10_000),
+    ];
+    for (limits, session_timeout_ms) in refused {
+        let join = world.a_classic_join("a", &[]);
+        let before = world.groups.clone();
+        let answer = world.apply_join(Join { session_timeout_ms, limits, ..join });
+        assert_eq!(answer, Err(GroupRejected::InvalidSessionTimeout), "{session_timeout_ms}");
+        assert!(world.groups == before, "a refusal changes nothing");
+    }
+    let allowed =
+        [("a", None, 6_000), ("b", None, 1_800_000), ("d", Some(own), 100), ("e", Some(own), 200)];
+    for (id, limits, session_timeout_ms) in allowed {
+        let join = world.a_classic_join(id, &[]);
+        let answer = world.apply_join(Join { session_timeout_ms, limits, ..join });
+        assert!(matches!(answer, Ok(Progress::Ready(_))), "{session_timeout_ms}: {answer:?}");
+        // What was judged is what its silence counts by.
+        let watched = world.groups.members_for_liveness(&world.catalog);
+        let mut watched = watched.filter(|one| one.member.as_str() == id);
+        assert_eq!(watched.next().map(|one| one.session_timeout_ms), Some(session_timeout_ms));
+    }
+    // Who is in and comes again is judged again, and is not out for it.
+    let join = world.a_classic_join("a", &[]);
+    let again = world.apply_join(Join { session_timeout_ms: 5_999, ..join });
+    assert_eq!(again, Err(GroupRejected::InvalidSessionTimeout));
+    let is_in = world.describe().unwrap().members.iter().any(|one| one.member.as_str() == "a");
+    assert!(is_in);
 }
 
 #[test]
