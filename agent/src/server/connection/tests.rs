@@ -1,12 +1,17 @@
 //! Requests of one connection take effect in order (RELIABILITY H6), over a store whose PUTs wait.
 
-use std::{ops::Range, sync::atomic::AtomicU64};
+use std::{collections::VecDeque, ops::Range, sync::atomic::AtomicU64};
 
 use aquifer_metadata::{
     client::{CallError, CommitStream, Heartbeat, Metadata, WatchStream, cluster::Operator},
     machine::{
+        Elapsed, WallTime,
         command::{AppliedReply, Command, GroupReply, HostPort, Reply},
-        group::command::GroupAction,
+        group::{
+            Groups,
+            command::{GroupAction, GroupCommand},
+            query::GroupAsk,
+        },
         query::{Answer as QueryAnswer, GroupAnswer, Query},
     },
     watch::{Catalog, CatalogTopic, WatchEvent},
@@ -14,9 +19,9 @@ use aquifer_metadata::{
 use aquifer_storage::{
     budget::Budgets,
     cache::{ObjectReader, history::History, memory::LruCache},
-    error::StoreError,
+    error::{Outcome, StoreError},
     format::test_batch::TestBatch,
-    model::{Lineage, LogIndex, SessionId, TopicId},
+    model::{Lineage, LogIndex, SessionId, TopicId, TopicPartition},
     seam::system,
     store::{Listed, MemoryStore, Store},
 };
@@ -38,6 +43,8 @@ use crate::{
     session::{Session, SessionConfig},
     view::View,
 };
+
+mod group_heartbeats;
 
 const LINEAGE: Lineage = Lineage { number: 1, nonce: 9 };
 
@@ -83,11 +90,32 @@ impl Store for HeldStore {
 }
 
 /// The model, in which each command of a group takes one of the permits that the test gives.
+/// Heartbeats of consumer groups are applied at once.
 struct HeldGroups {
     inner: Arc<ModelMetadata>,
     /// As they came.
     asked: std::sync::Mutex<Vec<GroupAction>>,
     permits: Semaphore,
+    groups: std::sync::Mutex<Groups>,
+    /// How the next heartbeats of consumer groups fail.
+    failing: std::sync::Mutex<VecDeque<Outcome>>,
+}
+
+impl HeldGroups {
+    /// One whose outcome will not be known takes effect.
+    fn hear(&self, command: GroupCommand) -> Result<GroupReply, CallError> {
+        let failing = self.failing.lock().unwrap().pop_front();
+        self.asked.lock().unwrap().push(command.action.clone());
+        let failed = |outcome| CallError { call: "test", outcome, reason: "as asked".to_owned() };
+        let failed = failing.map(failed);
+        if failing.is_none_or(|outcome| outcome == Outcome::Indefinite) {
+            let (now, wall) = (Elapsed::from_millis(1), WallTime::from_millis(1));
+            let every = |_: TopicPartition| true;
+            let reply = self.groups.lock().unwrap().apply(&command, now, wall, &every).reply;
+            return failed.map_or(Ok(reply), Err);
+        }
+        Err(failed.expect("it fails"))
+    }
 }
 
 #[async_trait]
@@ -95,6 +123,10 @@ impl Metadata for HeldGroups {
     async fn propose(&self, command: Command) -> Result<AppliedReply, CallError> {
         let Command::Group(group) = command else { return self.inner.propose(command).await };
         let reply = match &group.action {
+            GroupAction::ConsumerHeartbeat(_) => {
+                let reply = Reply::Group(self.hear(group)?);
+                return Ok(AppliedReply { index: LogIndex::new(1), reply });
+            }
             GroupAction::Leave { members } => GroupReply::Leave(vec![Ok(()); members.len()]),
             GroupAction::CommitOffsets(_) => GroupReply::CommitOffsets(Ok(Vec::new())),
             other => panic!("{other:?}"),
@@ -109,10 +141,15 @@ impl Metadata for HeldGroups {
     }
 
     async fn query(&self, query: Query) -> Result<(LogIndex, QueryAnswer), CallError> {
-        // A classic group, to whoever asks before it commits.
-        if let Query::Group(_) = query {
-            let answer = QueryAnswer::Group(GroupAnswer::ConsumerDescribed(None));
-            return Ok((LogIndex::new(1), answer));
+        if let Query::Group(query) = query {
+            let answer = match &query.ask {
+                GroupAsk::ConsumerHeartbeat(_) => {
+                    self.groups.lock().unwrap().query(&query, &|_: TopicPartition| true)
+                }
+                // A classic group, to whoever asks before it commits.
+                _ => GroupAnswer::ConsumerDescribed(None),
+            };
+            return Ok((LogIndex::new(1), QueryAnswer::Group(answer)));
         }
         self.inner.query(query).await
     }
@@ -142,8 +179,13 @@ struct World {
 async fn world() -> World {
     let seams = system::seams();
     let (metadata, mut opened) = ModelMetadata::new(seams.clone());
-    let (asked, permits) = (std::sync::Mutex::default(), Semaphore::new(0));
-    let groups = Arc::new(HeldGroups { inner: metadata.clone(), asked, permits });
+    let groups = Arc::new(HeldGroups {
+        inner: metadata.clone(),
+        asked: Default::default(),
+        permits: Semaphore::new(0),
+        groups: Default::default(),
+        failing: Default::default(),
+    });
     let shared: Arc<dyn Metadata> = groups.clone();
     let (view, service) = View::new(shared.clone(), seams.clone());
     seams.spawn("view", service.run(std::future::pending()));
