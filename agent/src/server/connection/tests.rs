@@ -102,6 +102,16 @@ struct HeldGroups {
 }
 
 impl HeldGroups {
+    fn over(inner: Arc<ModelMetadata>) -> Self {
+        Self {
+            inner,
+            asked: Default::default(),
+            permits: Semaphore::new(0),
+            groups: Default::default(),
+            failing: Default::default(),
+        }
+    }
+
     /// One whose outcome will not be known takes effect.
     fn hear(&self, command: GroupCommand) -> Result<GroupReply, CallError> {
         let failing = self.failing.lock().unwrap().pop_front();
@@ -179,13 +189,7 @@ struct World {
 async fn world() -> World {
     let seams = system::seams();
     let (metadata, mut opened) = ModelMetadata::new(seams.clone());
-    let groups = Arc::new(HeldGroups {
-        inner: metadata.clone(),
-        asked: Default::default(),
-        permits: Semaphore::new(0),
-        groups: Default::default(),
-        failing: Default::default(),
-    });
+    let groups = Arc::new(HeldGroups::over(metadata.clone()));
     let shared: Arc<dyn Metadata> = groups.clone();
     let (view, service) = View::new(shared.clone(), seams.clone());
     seams.spawn("view", service.run(std::future::pending()));
