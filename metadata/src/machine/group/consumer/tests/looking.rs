@@ -155,7 +155,6 @@ fn topics_that_come_and_grow_while_members_come_are_looked_for_once_and_assigned
         looked += world.looks(&goes_on(&member(number), world.epoch_of(&member(number)))).0;
     }
     assert!(looked <= usize::from(MEMBERS) + 1, "{looked}: at most once for all of them");
-    world.looks(&goes_on(&member(6), -1));
     world.pass(INTERVAL_MS);
     let later = MEMBERS + 1;
     assert_eq!(world.holds_now(2), [at(2, 0), at(later, 0), at(later, 1)].into());
