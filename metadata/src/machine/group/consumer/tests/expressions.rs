@@ -88,6 +88,7 @@ fn an_offset_is_kept_as_long_as_an_expression_stands_for_its_topic() {
         member: MemberId::new("a"),
         instance: None,
         generation: Some(GenerationId::new(2)),
+        knows_epochs: true,
         offsets: vec![(at(1, 0), committed.clone()), (at(2, 0), committed)],
     };
     world.apply(GroupAction::CommitOffsets(commit));
