@@ -97,6 +97,49 @@ async fn rest(client: &Client, lasts: Duration) {
     }
 }
 
+/// A member of either protocol, as far as mischief goes.
+trait Unruly {
+    fn client(&self) -> &Client;
+
+    fn seat(&self) -> &Seat;
+
+    /// Who its commits are from now.
+    fn committer(&self) -> Committer;
+
+    /// It is nobody any more; whoever takes its place is another.
+    fn forget(&mut self);
+
+    /// Leaves, whether it hears an answer or not.
+    async fn leave(&mut self, connection: &mut Connection) -> Result<(), Refused>;
+
+    async fn misbehave(
+        &mut self,
+        mischief: Mischief,
+        connection: &mut Connection,
+    ) -> Result<(), Refused> {
+        let before = self.committer();
+        match mischief {
+            Mischief::Pause(lasts) => {
+                self.client().note(&format!("{} stands still for {lasts:?}", before.id));
+                rest(self.client(), lasts).await;
+                let held = &before.held;
+                requests::commit(self.client(), connection, self.seat(), &before, held).await
+            }
+            Mischief::Leave(lasts) => {
+                self.leave(connection).await?;
+                rest(self.client(), lasts).await;
+                Ok(())
+            }
+            Mischief::Crash(lasts) => {
+                self.client().note(&format!("{} crashes", before.id));
+                self.forget();
+                rest(self.client(), lasts).await;
+                Err(Refused("crashed".to_owned()))
+            }
+        }
+    }
+}
+
 /// What every member does between two signs of life: commits some of what it holds, or what it
 /// does not hold any more, and looks at what is committed.
 async fn work(

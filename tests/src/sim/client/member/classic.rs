@@ -18,10 +18,10 @@ use super::{
         Client,
         connection::{Connection, Refused},
     },
-    COORDINATOR_AWAY, Committer, FENCED_INSTANCE, ILLEGAL_GENERATION, Mischief, PATIENCE,
-    REBALANCE_IN_PROGRESS, Seat, UNKNOWN_MEMBER,
+    COORDINATOR_AWAY, Committer, FENCED_INSTANCE, ILLEGAL_GENERATION, PATIENCE,
+    REBALANCE_IN_PROGRESS, Seat, UNKNOWN_MEMBER, Unruly,
     ledger::Ledger,
-    mischief, requests, rest, work,
+    mischief, requests, work,
 };
 use crate::history::{Key, groups::Protocols};
 
@@ -64,6 +64,53 @@ pub async fn run(client: Client, seat: Seat) {
     member.end().await;
 }
 
+impl Unruly for Member {
+    fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    fn committer(&self) -> Committer {
+        Committer {
+            member: self.ledger.member(),
+            id: self.id.clone(),
+            instance: self.seat.instance_id(),
+            epoch: self.generation.unwrap_or(-1),
+            held: self.ledger.held(),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.give_up();
+        self.ledger.renew(self.client.shared.now());
+        self.id.clear();
+    }
+
+    async fn leave(&mut self, connection: &mut Connection) -> Result<(), Refused> {
+        let id = self.id.clone();
+        self.forget();
+        if id.is_empty() {
+            return Ok(());
+        }
+        let member = LeaveGroupRequestMembers {
+            member_id: Str::from(id.as_str()),
+            group_instance_id: self.seat.instance_id().map(Str::from),
+            reason: None,
+        };
+        let request = LeaveGroupRequest {
+            group_id: self.group_id(),
+            members: vec![member],
+            ..LeaveGroupRequest::default()
+        };
+        let answer: LeaveGroupResponse = connection.call(LEAVE_VERSION, &request, PATIENCE).await?;
+        self.client.note(&format!("{id} leaves: {}", answer.error_code));
+        Ok(())
+    }
+}
+
 impl Member {
     async fn connected(&mut self) -> Result<(), Refused> {
         let mut connection = self.client.connect().await?;
@@ -88,16 +135,6 @@ impl Member {
             sleep(self.client.rng.between(INTERVAL / 4, INTERVAL)).await;
         }
         Ok(())
-    }
-
-    fn committer(&self) -> Committer {
-        Committer {
-            member: self.ledger.member(),
-            id: self.id.clone(),
-            instance: self.seat.instance_id(),
-            epoch: self.generation.unwrap_or(-1),
-            held: self.ledger.held(),
-        }
     }
 
     fn group_id(&self) -> Str {
@@ -229,61 +266,6 @@ impl Member {
         }
         self.ledger.lose_all(self.client.shared.now());
         self.generation = None;
-    }
-
-    async fn misbehave(
-        &mut self,
-        mischief: Mischief,
-        connection: &mut Connection,
-    ) -> Result<(), Refused> {
-        match mischief {
-            Mischief::Pause(lasts) => {
-                self.client.note(&format!("{} stands still for {lasts:?}", self.id));
-                rest(&self.client, lasts).await;
-                let before = self.committer();
-                let seat = &self.seat;
-                requests::commit(&self.client, connection, seat, &before, &before.held).await
-            }
-            Mischief::Leave(lasts) => {
-                self.leave(connection).await?;
-                rest(&self.client, lasts).await;
-                Ok(())
-            }
-            Mischief::Crash(lasts) => {
-                self.client.note(&format!("{} crashes", self.id));
-                self.forget();
-                rest(&self.client, lasts).await;
-                Err(Refused("crashed".to_owned()))
-            }
-        }
-    }
-
-    fn forget(&mut self) {
-        self.give_up();
-        self.ledger.renew(self.client.shared.now());
-        self.id.clear();
-    }
-
-    /// Leaves, whether it hears an answer or not.
-    async fn leave(&mut self, connection: &mut Connection) -> Result<(), Refused> {
-        let id = self.id.clone();
-        self.forget();
-        if id.is_empty() {
-            return Ok(());
-        }
-        let member = LeaveGroupRequestMembers {
-            member_id: Str::from(id.as_str()),
-            group_instance_id: self.seat.instance_id().map(Str::from),
-            reason: None,
-        };
-        let request = LeaveGroupRequest {
-            group_id: self.group_id(),
-            members: vec![member],
-            ..LeaveGroupRequest::default()
-        };
-        let answer: LeaveGroupResponse = connection.call(LEAVE_VERSION, &request, PATIENCE).await?;
-        self.client.note(&format!("{id} leaves: {}", answer.error_code));
-        Ok(())
     }
 
     async fn end(&mut self) {

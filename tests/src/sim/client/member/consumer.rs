@@ -19,10 +19,10 @@ use super::{
         Client,
         connection::{Connection, Refused},
     },
-    COORDINATOR_AWAY, Committer, FENCED_EPOCH, FENCED_INSTANCE, Mischief, NO_SUCH_GROUP, PATIENCE,
-    Seat, UNKNOWN_MEMBER, UNRELEASED_INSTANCE,
+    COORDINATOR_AWAY, Committer, FENCED_EPOCH, FENCED_INSTANCE, NO_SUCH_GROUP, PATIENCE, Seat,
+    UNKNOWN_MEMBER, UNRELEASED_INSTANCE, Unruly,
     ledger::Ledger,
-    mischief, requests, rest, work,
+    mischief, requests, work,
 };
 use crate::history::Key;
 
@@ -74,6 +74,55 @@ pub async fn run(client: Client, seat: Seat) {
     member.end().await;
 }
 
+impl Unruly for Member {
+    fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    fn committer(&self) -> Committer {
+        Committer {
+            member: self.ledger.member(),
+            id: self.id.clone(),
+            instance: self.seat.instance_id(),
+            epoch: self.epoch,
+            held: self.ledger.held(),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.renew();
+    }
+
+    async fn leave(&mut self, connection: &mut Connection) -> Result<(), Refused> {
+        let was_in = self.epoch != JOINS;
+        self.abandon();
+        self.epoch = JOINS;
+        if !was_in {
+            return Ok(());
+        }
+        let for_a_while = self.seat.instance.is_some() && !self.client.rng.one_in(3);
+        let request = Request {
+            group_id: Str::from(self.seat.group.name.as_str()),
+            member_id: Str::from(self.id.as_str()),
+            member_epoch: if for_a_while { LEAVES_FOR_A_WHILE } else { LEAVES },
+            instance_id: self.seat.instance_id().map(Str::from),
+            ..Request::default()
+        };
+        let answer: Result<Response, Refused> = connection.call(VERSION, &request, PATIENCE).await;
+        let code = answer.as_ref().map(|answer| answer.error_code);
+        self.client.note(&format!("{} leaves: {code:?}", self.id));
+        if code != Ok(0) {
+            // It may leave yet, late: whoever comes back must not be the one that goes.
+            self.renew();
+        }
+        answer.map(|_| ())
+    }
+}
+
 impl Member {
     async fn connected(&mut self) -> Result<(), Refused> {
         let mut connection = self.client.connect().await?;
@@ -100,16 +149,6 @@ impl Member {
             sleep(self.client.rng.between(interval / 2, interval)).await;
         }
         Ok(())
-    }
-
-    fn committer(&self) -> Committer {
-        Committer {
-            member: self.ledger.member(),
-            id: self.id.clone(),
-            instance: self.seat.instance_id(),
-            epoch: self.epoch,
-            held: self.ledger.held(),
-        }
     }
 
     /// A sign of life, and what follows from its answer. Gives the time until the next.
@@ -237,59 +276,6 @@ impl Member {
         self.ledger.renew(self.client.shared.now());
         self.id = format!("consumer-{}", self.ledger.member().0);
         self.epoch = JOINS;
-    }
-
-    async fn misbehave(
-        &mut self,
-        mischief: Mischief,
-        connection: &mut Connection,
-    ) -> Result<(), Refused> {
-        match mischief {
-            Mischief::Pause(lasts) => {
-                self.client.note(&format!("{} stands still for {lasts:?}", self.id));
-                rest(&self.client, lasts).await;
-                let before = self.committer();
-                let seat = &self.seat;
-                requests::commit(&self.client, connection, seat, &before, &before.held).await
-            }
-            Mischief::Leave(lasts) => {
-                self.leave(connection).await?;
-                rest(&self.client, lasts).await;
-                Ok(())
-            }
-            Mischief::Crash(lasts) => {
-                self.client.note(&format!("{} crashes", self.id));
-                self.renew();
-                rest(&self.client, lasts).await;
-                Err(Refused("crashed".to_owned()))
-            }
-        }
-    }
-
-    /// Leaves, whether it hears an answer or not.
-    async fn leave(&mut self, connection: &mut Connection) -> Result<(), Refused> {
-        let was_in = self.epoch != JOINS;
-        self.abandon();
-        self.epoch = JOINS;
-        if !was_in {
-            return Ok(());
-        }
-        let for_a_while = self.seat.instance.is_some() && !self.client.rng.one_in(3);
-        let request = Request {
-            group_id: Str::from(self.seat.group.name.as_str()),
-            member_id: Str::from(self.id.as_str()),
-            member_epoch: if for_a_while { LEAVES_FOR_A_WHILE } else { LEAVES },
-            instance_id: self.seat.instance_id().map(Str::from),
-            ..Request::default()
-        };
-        let answer: Result<Response, Refused> = connection.call(VERSION, &request, PATIENCE).await;
-        let code = answer.as_ref().map(|answer| answer.error_code);
-        self.client.note(&format!("{} leaves: {code:?}", self.id));
-        if code != Ok(0) {
-            // It may leave yet, late: whoever comes back must not be the one that goes.
-            self.renew();
-        }
-        answer.map(|_| ())
     }
 
     /// Leaves for good.
