@@ -327,11 +327,13 @@ fn defaults_of_groups_are_of_version_3_in_the_log_and_in_a_snapshot() {
     assert_eq!(decode_entry(&kept).as_ref(), Ok(&entry));
     assert_eq!(bytes, kept);
     let mut state = state();
-    state.apply(LogIndex::new(42), 5, &entry);
+    let applied = state.apply(LogIndex::new(42), 5, &entry);
+    assert_eq!(applied.replies, [Reply::ConfigsAltered(Ok(()))]);
     let bytes = encode_snapshot(&state);
     let kept = golden("snapshot-v3-group-defaults.bin", &bytes);
     assert_eq!(bytes, kept);
     let restored = decode_snapshot(&kept).unwrap();
+    assert_eq!(restored.state_hash(), state.state_hash());
     assert_eq!(restored.catalog(), state.catalog());
     assert_eq!(encode_snapshot(&restored), kept);
 }

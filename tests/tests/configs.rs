@@ -16,10 +16,12 @@ use aquifer_tests::{
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const GROUP: i8 = 32;
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const MESSAGE_TOO_LARGE: i16 = 10;
+const INVALID_CONFIG: i16 = 40;
 
 /// One metadata node and two agents with an address, and so a node id, each.
 struct World {
@@ -129,6 +131,31 @@ fn what_one_agent_altered_the_other_shows_and_acts_on_at_once() -> anyhow::Resul
     ensure!(alter(first, other, large("message.max.bytes"))? == 0);
     ensure!(append(first)? == 0, "altered for the other one");
     ensure!(append(second)? == MESSAGE_TOO_LARGE, "altered for one broker");
+    Ok(())
+}
+
+#[test]
+fn defaults_of_groups_that_an_agent_is_started_with_count_at_every_agent() -> anyhow::Result<()> {
+    const TIMEOUT: &str = "consumer.session.timeout.ms";
+    let world = World::start()?;
+    let [first, second] = world.agents;
+    let start = |given: &[&str]| -> anyhow::Result<Process> {
+        let mut agent = world.place.clone();
+        (agent.kafka, agent.http) = (free_address()?, free_address()?);
+        agent.arguments.extend(given.iter().map(|one| (*one).to_owned()));
+        agent.agent(world.address)
+    };
+    let shown = |agent| describe(agent, (GROUP, "g"), TIMEOUT);
+    ensure!(shown(first)? == "45000");
+    let least = "group.consumer.min.session.timeout.ms=7000";
+    let _third = start(&["-o", "group.consumer.session.timeout.ms=8000", "-o", least])?;
+    ensure!((shown(first)?, shown(second)?) == ("8000".into(), "8000".into()));
+    ensure!(describe(first, (BROKER, "2"), "group.consumer.session.timeout.ms")? == "8000");
+    ensure!(alter(second, (GROUP, "g"), (TIMEOUT, SET, "7000"))? == 0, "at least what is told");
+    ensure!(alter(second, (GROUP, "g"), (TIMEOUT, SET, "6999"))? == INVALID_CONFIG);
+    ensure!(shown(first)? == "7000", "a group's own goes before");
+    let _fourth = start(&[])?;
+    ensure!(describe(second, (GROUP, "h"), TIMEOUT)? == "45000", "the last start counts");
     Ok(())
 }
 

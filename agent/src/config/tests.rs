@@ -147,6 +147,7 @@ fn defaults_of_consumer_groups_are_kept_as_given_and_judged_together() {
     let told = refused(&[short[0], equal.as_str()]);
     assert!(told.contains("group.consumer.heartbeat.interval.ms must be less than"), "{told}");
     assert!(of(&[short[0], &format!("{}=7999", short[1])]).is_ok());
+    assert!(of(&[&format!("{}=45000", short[1])]).is_err(), "as long as the session is by itself");
     let told = refused(&[short[0], "group.consumer.min.session.timeout.ms=9000"]);
     assert!(told.contains("must be at least group.consumer.min.session.timeout.ms"), "{told}");
     let told = refused(&[short[0], "group.consumer.max.session.timeout.ms=7000"]);

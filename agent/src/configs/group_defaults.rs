@@ -15,6 +15,9 @@ const PREFIX: &str = "group.consumer.";
 /// The assignors there are. Kafka's own can be named by their class as well, and others are code.
 const ASSIGNORS: [&str; 2] = ["uniform", "range"];
 
+/// Kafka's default of the session, in milliseconds.
+const SESSION_TIMEOUT_MS: i64 = 45_000;
+
 /// Values that have bounds of their own, and lie within.
 const BOUNDED: [&str; 3] =
     ["assignment.interval.ms", "heartbeat.interval.ms", "session.timeout.ms"];
@@ -50,9 +53,10 @@ pub fn check(given: &BTreeMap<String, String>) -> Result<(), String> {
             return Err(format!("{least} must be at most {most}"));
         }
     }
-    let heartbeats = number("heartbeat.interval.ms").zip(number("session.timeout.ms"));
-    if let Some(((interval, _), (session, _))) = heartbeats.filter(|(a, b)| b.1 <= a.1) {
-        return Err(format!("{interval} must be less than {session}"));
+    let session = || (format!("{PREFIX}session.timeout.ms"), SESSION_TIMEOUT_MS);
+    let session = number("session.timeout.ms").unwrap_or_else(session);
+    if let Some((interval, _)) = number("heartbeat.interval.ms").filter(|one| session.1 <= one.1) {
+        return Err(format!("{interval} must be less than {}, which is {}", session.0, session.1));
     }
     let assignors = given.get(&format!("{PREFIX}assignors"));
     let mut named = assignors.iter().flat_map(|names| names.split(',').map(str::trim));

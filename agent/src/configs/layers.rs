@@ -8,7 +8,10 @@ use aquifer_metadata::{
     watch::Catalog,
 };
 
-use super::table::{self, Definition};
+use super::{
+    group_defaults,
+    table::{self, Definition},
+};
 use crate::topic_config::TopicConfig;
 
 /// Where a value was set.
@@ -65,6 +68,8 @@ pub struct Layers<'a> {
     pub cluster: Option<&'a Overrides>,
     /// Given at the start.
     pub given: &'a BTreeMap<String, String>,
+    /// Given at the start of whichever agent started last: defaults of consumer groups.
+    pub groups: Option<&'a Overrides>,
 }
 
 /// Broker configs that say one thing in several units, the finest first.
@@ -97,20 +102,25 @@ impl<'a> Layers<'a> {
     /// The layers as the catalog has them for a node id.
     pub fn new(catalog: &'a Catalog, node: i32, given: &'a BTreeMap<String, String>) -> Self {
         if catalog.configs.is_empty() {
-            return Self { node: None, cluster: None, given }; // Every Produce asks.
+            return Self { node: None, cluster: None, given, groups: None }; // Every Produce asks.
         }
-        let of = |name: String| {
-            let key = ConfigKey { kind: ConfigKind::Broker, name };
-            catalog.configs.get(&key).map(|overrides| &**overrides)
-        };
-        Self { node: of(node.to_string()), cluster: of(String::new()), given }
+        let of = |key: &ConfigKey| catalog.configs.get(key).map(|overrides| &**overrides);
+        let broker = |name: String| of(&ConfigKey { kind: ConfigKind::Broker, name });
+        let (node, cluster) = (broker(node.to_string()), broker(String::new()));
+        Self { node, cluster, given, groups: of(&ConfigKey::group_defaults()) }
     }
 
     /// The value of a broker config; `None` is null.
     pub fn value(&self, name: &str) -> Option<&'a str> {
         let set = |layer: Option<&'a Overrides>| layer.and_then(|layer| layer.get(name));
-        let found = set(self.node).or_else(|| set(self.cluster)).or_else(|| self.given.get(name));
+        let found =
+            set(self.node).or_else(|| set(self.cluster)).or_else(|| set(self.started_with(name)));
         found.map(String::as_str).or_else(|| table::broker().get(name)?.default)
+    }
+
+    /// The layer of what was given at a start.
+    fn started_with(&self, name: &str) -> Option<&'a Overrides> {
+        if group_defaults::is_one(name) { self.groups } else { Some(self.given) }
     }
 
     /// Every layer that has a value for a broker config, the one that counts first. Other units are
@@ -122,7 +132,7 @@ impl<'a> Layers<'a> {
         let layers = [
             (self.node, Source::DynamicBroker),
             (self.cluster, Source::DynamicDefault),
-            (Some(self.given), Source::Static),
+            (self.started_with(name), Source::Static),
         ];
         let mut found = Vec::new();
         let mut add = |name: &str, value: &str, source| {

@@ -124,8 +124,11 @@ fn coarser_units_count_where_finer_ones_are_not_set_and_are_listed_behind_them_o
 
 #[test]
 fn a_groups_default_is_the_brokers() {
-    let given = overrides(&[("group.consumer.session.timeout.ms", "50000")]);
-    let state = Catalog::default();
+    // What another agent was given counts, and not this one's.
+    let given = overrides(&[("group.consumer.session.timeout.ms", "46000")]);
+    let mut state = Catalog::default();
+    let told = overrides(&[("group.consumer.session.timeout.ms", "50000")]);
+    state.configs.insert(ConfigKey::group_defaults(), Arc::new(told));
     let layers = Layers::new(&state, 1, &given);
     let config = &table::group()["consumer.session.timeout.ms"];
     let described = layers.group_value(config, &Overrides::new());

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use aquifer_agent::config::{self, Flags, Settings};
+use aquifer_agent::{
+    config::{self, Flags, Settings},
+    configs::group_defaults,
+};
 use aquifer_metadata::{
     client::cluster::{OperationError, Operator},
     machine::Genesis,
@@ -33,8 +36,15 @@ const LOOKS_PER_LINE: u32 = 10;
 pub async fn run(flags: &Flags) -> anyhow::Result<()> {
     let settings = config::load(flags)?;
     let seams = settings.tls().secure(system::seams())?;
+    if let Some(name) = settings.options.given.keys().find(|name| group_defaults::is_one(name)) {
+        anyhow::bail!("-o {name} is for agents, which tell the metadata nodes");
+    }
     let shutdown = signals::shutdown()?;
-    let home = Home::lock_patiently(&settings.data, |disk| Arc::new(disk), &seams).await;
+    let home = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return Ok(()),
+        home = Home::lock_patiently(&settings.data, |disk| Arc::new(disk), &seams) => home,
+    };
     let home = home.context("--data")?;
     let founders = founders(&settings, &home)?;
     let listener = seams

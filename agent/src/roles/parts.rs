@@ -32,6 +32,7 @@ use aquifer_storage::{
     budget::Budgets,
     cache::{ObjectReader, memory::MokaCache},
     claim::{Claim, ClaimFailed, claim_prefix, read_claim},
+    error::Outcome,
     format::cluster_file::ClusterFile,
     model::{Lineage, ObjectName},
     seam::Seams,
@@ -48,7 +49,7 @@ use super::{
 };
 
 /// Between two attempts to tell metadata what this agent was given.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What `up` may hold; a dedicated agent asks for more with `--memory`.
 const MEMORY_BYTES_DEFAULT: u64 = 512 << 20;
@@ -319,20 +320,31 @@ async fn tell_group_defaults(
     view: &View,
     seams: &Seams,
 ) {
-    let Some(alter) = group_defaults::change(&settings.options.given, &view.catalog()) else {
-        return;
-    };
-    tracing::info!(change = ?alter.change, "consumer groups get the defaults of this agent");
+    let given = &settings.options.given;
     loop {
-        match metadata.propose(Command::AlterConfigs(alter.clone())).await {
+        // Each time anew: an attempt may have been taken without an answer.
+        let told = match view.fresh().await {
+            Err(error) => Err(error),
+            Ok(_) => match group_defaults::change(given, &view.catalog()) {
+                None => return,
+                Some(alter) => metadata.propose(Command::AlterConfigs(alter)).await,
+            },
+        };
+        match told {
+            Ok(applied) if applied.reply == Reply::ConfigsAltered(Ok(())) => {
+                tracing::info!("consumer groups go by the defaults that this agent was given");
+                return;
+            }
             Ok(applied) => {
-                if applied.reply != Reply::ConfigsAltered(Ok(())) {
-                    tracing::warn!(reply = ?applied.reply, "they keep the defaults they had");
-                }
+                tracing::warn!(reply = ?applied.reply, "consumer groups keep their defaults");
+                return;
+            }
+            Err(error) if matches!(error.outcome, Outcome::Rejected | Outcome::Corrupt) => {
+                tracing::warn!(%error, "consumer groups keep the defaults they had");
                 return;
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot tell them yet, trying again");
+                tracing::warn!(%error, "cannot tell the defaults of consumer groups yet");
                 seams.sleep(RETRY_PAUSE).await;
             }
         }

@@ -1,12 +1,18 @@
 //! Laws of codec.
 
+use std::sync::Arc;
+
 use aquifer_storage::model::{CommitSeq, ProducerEpoch, ProducerId, Sequence, Timestamp};
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 
 use super::{part::part_to_proto, *};
-use crate::machine::command::{
-    Command, CommitPart, Entry, PartBatch, PartExtent, PartProducer, Stamp,
+use crate::{
+    machine::{
+        command::{Command, CommitPart, Entry, PartBatch, PartExtent, PartProducer, Stamp},
+        config::{ConfigKey, ConfigKind, Overrides},
+    },
+    watch::{Catalog, ResourceConfigs, WatchEvent},
 };
 
 /// A part of one object with `extents` partitions of `batches` batches each, as a busy agent of a
@@ -194,4 +200,33 @@ fn every_answer_to_a_deletion_of_records_reads_back() {
     let negative = proto::RecordsDeleted { outcome: Some(negative) };
     let reply = Some(proto::reply::Reply::RecordsDeleted(negative));
     assert!(reply_from_proto(proto::Reply { reply }).is_err());
+}
+
+/// Whoever could not read it would take the stream for damaged, again and again.
+#[test]
+fn a_watcher_is_not_told_of_kinds_of_resources_that_its_build_does_not_know() {
+    let defaults = ConfigKey::group_defaults();
+    let broker = ConfigKey { kind: ConfigKind::Broker, name: String::new() };
+    let overrides = Arc::new(Overrides::from([("a".to_owned(), "1".to_owned())]));
+    let keys = [&broker, &defaults];
+    let catalog = Catalog {
+        configs: keys.map(|key| (key.clone(), Arc::clone(&overrides))).into(),
+        ..Catalog::default()
+    };
+    let told = |event: &WatchEvent, level| watch_event_to_proto(event, level);
+    let events = keys.map(|key| {
+        let (key, overrides) = (key.clone(), Arc::clone(&overrides));
+        WatchEvent::Configs(Arc::new(ResourceConfigs { key, overrides }))
+    });
+    let catalog = WatchEvent::Catalog(Arc::new(catalog));
+    for (level, known) in [(1, 0), (2, 1), (3, 2)] {
+        let count = events.iter().filter(|event| told(event, level).is_some()).count();
+        assert_eq!(count, known, "level {level}");
+        let Ok(WatchEvent::Catalog(catalog)) =
+            watch_event_from_proto(told(&catalog, level).unwrap())
+        else {
+            panic!("the catalog is told at every level")
+        };
+        assert_eq!(catalog.configs.len(), known, "level {level}");
+    }
 }

@@ -44,12 +44,14 @@ pub fn watch_request_from_proto(request: proto::WatchRequest) -> Result<WatchReq
     })
 }
 
-/// An event as a message.
-pub fn watch_event_to_proto(event: &WatchEvent) -> proto::WatchEvent {
+/// An event as a message for a caller of this level; none if it does not know what it tells of, and
+/// would take it for damage.
+pub fn watch_event_to_proto(event: &WatchEvent, level: u32) -> Option<proto::WatchEvent> {
     let kind = match event {
-        WatchEvent::Catalog(catalog) => Kind::Catalog(catalog_to_proto(catalog)),
+        WatchEvent::Catalog(catalog) => Kind::Catalog(catalog_to_proto(catalog, level)),
         WatchEvent::Topic(topic) => Kind::Topic(catalog_topic_to_proto(topic)),
         WatchEvent::TopicGone(topic) => Kind::TopicGone(topic_to_proto(*topic)),
+        WatchEvent::Configs(configs) if level < configs.key.kind.level() => return None,
         WatchEvent::Configs(configs) => {
             Kind::Configs(config::resource_to_proto(&configs.key, &configs.overrides))
         }
@@ -81,7 +83,7 @@ pub fn watch_event_to_proto(event: &WatchEvent) -> proto::WatchEvent {
         }
         WatchEvent::Applied(index) => Kind::Applied(index.value()),
     };
-    proto::WatchEvent { event: Some(kind) }
+    Some(proto::WatchEvent { event: Some(kind) })
 }
 
 /// An event from a message.
@@ -119,7 +121,7 @@ pub fn watch_event_from_proto(event: proto::WatchEvent) -> Result<WatchEvent, Co
     })
 }
 
-fn catalog_to_proto(catalog: &Catalog) -> proto::Catalog {
+fn catalog_to_proto(catalog: &Catalog, level: u32) -> proto::Catalog {
     proto::Catalog {
         cluster_id: catalog.cluster_id.clone(),
         lineage: catalog.lineage.map(lineage_to_proto),
@@ -128,6 +130,7 @@ fn catalog_to_proto(catalog: &Catalog) -> proto::Catalog {
         configs: catalog
             .configs
             .iter()
+            .filter(|(key, _)| key.kind.level() <= level)
             .map(|(key, overrides)| config::resource_to_proto(key, overrides))
             .collect(),
     }

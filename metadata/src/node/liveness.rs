@@ -44,12 +44,17 @@ struct SessionNote {
     heard: MonoTime,
     /// Its stream broke and it was not heard since.
     reset: bool,
+    /// The last pass found it absent.
+    absent: bool,
 }
 
 struct MemberNote {
     heard: MonoTime,
     /// `None` when it was heard before a pass saw it in the state.
     touched: Option<u64>,
+    /// The longest its session was since it was heard: it goes by what it was told then. `None`
+    /// when no pass saw it since.
+    timeout: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -61,7 +66,7 @@ struct Notes {
     last_pass: Option<MonoTime>,
     /// A pass since then did not lead.
     has_lapsed: bool,
-    /// When it last went on after it was stalled or did not lead: agents may still look for it.
+    /// When it last went on after more than [`STALLED_AFTER`]: agents may still look for it.
     resumed: Option<MonoTime>,
     members_judged: Option<MonoTime>,
     /// The term it was all noted in.
@@ -99,7 +104,7 @@ pub struct Liveness(Arc<Mutex<Notes>>);
 impl Liveness {
     /// A session was heard at `now`. Tells whether it counted as absent by a broken stream.
     pub fn heard_session(&self, session: SessionId, now: MonoTime) -> bool {
-        let note = SessionNote { heard: now, reset: false };
+        let note = SessionNote { heard: now, reset: false, absent: false };
         self.notes().sessions.insert(session, note).is_some_and(|before| before.reset)
     }
 
@@ -114,11 +119,12 @@ impl Liveness {
     /// it if it is not.
     pub fn heard_member(&self, group: String, member: MemberId, now: MonoTime) {
         let mut notes = self.notes();
-        let note = notes
-            .members
-            .entry((group, member))
-            .or_insert(MemberNote { heard: now, touched: None });
-        note.heard = now;
+        let note = notes.members.entry((group, member)).or_insert(MemberNote {
+            heard: now,
+            touched: None,
+            timeout: None,
+        });
+        (note.heard, note.timeout) = (now, None);
     }
 
     fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
@@ -155,9 +161,12 @@ impl Notes {
             // Whoever was heard since the last pass counts as heard now.
             let later = |heard: MonoTime| (heard + gap).min(now);
             for note in self.sessions.values_mut() {
-                *note = SessionNote { heard: later(note.heard), reset: false };
+                note.heard = later(note.heard);
+                note.reset &= note.absent;
             }
             self.members.values_mut().for_each(|note| note.heard = later(note.heard));
+        }
+        if STALLED_AFTER < gap {
             self.resumed = Some(now);
         }
         self.has_lapsed = false;
@@ -167,10 +176,13 @@ impl Notes {
     fn judge_sessions(&mut self, now: MonoTime, live: Vec<SessionId>, verdict: &mut Verdict) {
         let mut before = std::mem::take(&mut self.sessions);
         for session in live {
-            let note = before.remove(&session).unwrap_or(SessionNote { heard: now, reset: false });
+            let new = SessionNote { heard: now, reset: false, absent: false };
+            let mut note = before.remove(&session).unwrap_or(new);
             let silent = now.since(note.heard);
-            let lately = self.resumed.map_or(silent, |resumed| silent.min(now.since(resumed)));
-            if note.reset || ABSENT_AFTER < lately {
+            let since_resumed = self.resumed.filter(|_| !note.absent).map(|at| now.since(at));
+            let lately = since_resumed.map_or(silent, |since| silent.min(since));
+            note.absent = note.reset || ABSENT_AFTER < lately;
+            if note.absent {
                 verdict.absent.insert(session);
             }
             if FENCED_AFTER < silent {
@@ -191,15 +203,15 @@ impl Notes {
         let mut before = std::mem::take(&mut self.members);
         for one in state.group_members_for_liveness() {
             let key = (one.group.clone(), one.member.clone());
-            let heard = match before.remove(&key) {
+            let timeout = Duration::from_millis(u64::from(one.session_timeout_ms));
+            let (heard, timeout) = match before.remove(&key) {
                 Some(note) if note.touched.is_none_or(|touched| touched == one.touched) => {
-                    note.heard
+                    (note.heard, note.timeout.map_or(timeout, |before| before.max(timeout)))
                 }
                 // New, or its joins and syncs show that it lives.
-                _ => now,
+                _ => (now, timeout),
             };
-            let note = MemberNote { heard, touched: Some(one.touched) };
-            let timeout = Duration::from_millis(u64::from(one.session_timeout_ms));
+            let note = MemberNote { heard, touched: Some(one.touched), timeout: Some(timeout) };
             if timeout < now.since(note.heard) {
                 verdict.propose.push(Suspect::Member(key.0.clone(), key.1.clone(), one.touched));
             }
@@ -303,7 +315,9 @@ mod tests {
         for (count, pause) in [(1_000, 100), (5_000, 500), (20_000, 1_000)] {
             for member in notes.members.len()..count {
                 let key = ("g".to_owned(), MemberId::new(format!("m{member}")));
-                notes.members.insert(key, MemberNote { heard: at(5), touched: None });
+                notes
+                    .members
+                    .insert(key, MemberNote { heard: at(5), touched: None, timeout: None });
             }
             assert!(!notes.members_are_due(at(5 + pause - 1)), "{count}");
             assert!(notes.members_are_due(at(5 + pause)), "{count}");
@@ -388,15 +402,56 @@ mod tests {
         let mut notes = Notes::default();
         notes.lead_on(at(0), 1);
         verdict(&mut notes, at(0));
-        notes.sessions.values_mut().for_each(|note| note.reset = true);
         notes.lead_on(at(600), 1);
-        assert_eq!(verdict(&mut notes, at(600)).absent.len(), 1, "not stalled");
+        assert!(verdict(&mut notes, at(600)).absent.is_empty());
+        // Its stream broke because of the stall.
+        notes.sessions.values_mut().for_each(|note| note.reset = true);
         notes.lead_on(at(3_000), 1);
         assert!(verdict(&mut notes, at(3_000)).absent.is_empty());
         assert!(verdict(&mut notes, at(3_750)).absent.is_empty());
         assert_eq!(verdict(&mut notes, at(3_751)).absent.len(), 1);
         assert!(verdict(&mut notes, at(17_400)).propose.is_empty());
         assert_eq!(verdict(&mut notes, at(17_401)).propose.len(), 1, "2.4 s were not its own");
+    }
+
+    #[test]
+    fn who_was_absent_before_a_lapse_stays_so_until_it_is_heard() {
+        let (mut notes, mut now) = (Notes::default(), 0);
+        notes.lead_on(at(now), 1);
+        verdict(&mut notes, at(now));
+        // A leader that lapses at every other pass.
+        while now < 5_000 {
+            now += 400;
+            notes.has_lapsed = now % 800 == 0;
+            notes.lead_on(at(now), 1);
+            let is_absent = !verdict(&mut notes, at(now)).absent.is_empty();
+            assert_eq!(is_absent, 800 < now, "{now}");
+        }
+        notes.sessions.clear();
+        verdict(&mut notes, at(now));
+        assert!(verdict(&mut notes, at(now + 100)).absent.is_empty(), "heard");
+    }
+
+    #[test]
+    fn a_session_that_becomes_shorter_counts_from_the_next_heartbeat() {
+        let (state, liveness) = (of_one_member(), Liveness::default());
+        let timeout = session_timeout_ms(&state);
+        let judge = |now| {
+            let mut verdict = Verdict { absent: BTreeSet::new(), propose: Vec::new() };
+            liveness.notes().judge_members(at(now), &state, &mut verdict);
+            verdict.propose.len()
+        };
+        let hear = |now| liveness.heard_member("g".into(), MemberId::new("m"), at(now));
+        hear(0);
+        assert_eq!(judge(1), 0);
+        // It was twice as long, and becomes what it is.
+        let twice = Some(Duration::from_millis(2 * timeout));
+        liveness.notes().members.values_mut().for_each(|note| note.timeout = twice);
+        assert_eq!(judge(timeout + 1), 0, "it was told another");
+        assert_eq!(judge(2 * timeout + 1), 1);
+        hear(2 * timeout + 1);
+        assert_eq!(judge(3 * timeout + 1), 0);
+        assert_eq!(judge(3 * timeout + 2), 1);
     }
 
     #[test]

@@ -195,6 +195,7 @@ async fn watches(
         return Err(malformed("a watch stream begins with open"));
     };
     admit(open.caller.clone(), named, node.identity())?;
+    let level = open.caller.as_ref().map_or(0, |caller| caller.level);
     let seen = LogIndex::new(open.seen);
     let opening = node.open_watch(seen, None).await;
     let WatchStream { requests, mut events } = opening.map_err(|error| service.refusal(error))?;
@@ -204,7 +205,8 @@ async fn watches(
         let opened = WatchKind::Opened(opened(node));
         send(&outgoing, proto::WatchStreamReply { reply: Some(opened) }).await?;
         while let Some(event) = events.recv().await {
-            let event = WatchKind::Event(watch_event_to_proto(&event));
+            let Some(event) = watch_event_to_proto(&event, level) else { continue };
+            let event = WatchKind::Event(event);
             send(&outgoing, proto::WatchStreamReply { reply: Some(event) }).await?;
         }
         Ok::<(), Gone>(())

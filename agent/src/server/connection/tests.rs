@@ -12,7 +12,7 @@ use aquifer_metadata::{
             command::{GroupAction, GroupCommand},
             query::GroupAsk,
         },
-        query::{Answer as QueryAnswer, GroupAnswer, Query},
+        query::{Answer as QueryAnswer, Query},
     },
     watch::{Catalog, CatalogTopic, WatchEvent},
 };
@@ -156,8 +156,7 @@ impl Metadata for HeldGroups {
                 GroupAsk::ConsumerHeartbeat(_) => {
                     self.groups.lock().unwrap().query(&query, &|_: TopicPartition| true)
                 }
-                // A classic group, to whoever asks before it commits.
-                _ => GroupAnswer::ConsumerDescribed(None),
+                other => panic!("{other:?}: what changes a group is one call"),
             };
             return Ok((LogIndex::new(1), QueryAnswer::Group(answer)));
         }

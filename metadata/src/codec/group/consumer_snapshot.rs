@@ -69,6 +69,7 @@ pub(super) fn from_proto(
         }
         group.put_member(&id, member_from_proto(member)?);
     }
+    group.share_subscriptions();
     group.epoch = snapshot.epoch;
     group.assignment_epoch = snapshot.assignment_epoch;
     group.assigned_at = snapshot.assigned_ms.map(Elapsed::from_millis);

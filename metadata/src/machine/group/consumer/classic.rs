@@ -74,6 +74,7 @@ impl ConsumerGroup {
         let is_new = before.subscribed != updated.subscribed || before.regex.is_some();
         self.put_member(&id, updated.clone());
         self.renew(is_new, context, moment);
+        self.share_with(&id, &mut updated);
         let owned = owned(&subscription.owned, context.surroundings);
         let target = self.target_of(&id);
         let goal = Goal {

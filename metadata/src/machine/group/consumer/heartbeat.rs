@@ -87,6 +87,7 @@ impl ConsumerGroup {
             self.resolve(regex, context.surroundings);
         }
         self.renew(has_new_subscription, context, moment);
+        self.share_with(id, &mut updated);
         let mut member = self.step(&updated, heartbeat, has_new_subscription, context);
         // A member that was of the classic protocol has no deadline of this one yet.
         if member != updated || before.classic.is_some() {

@@ -69,12 +69,16 @@ impl ConsumerSettings {
     }
 
     /// Milliseconds between the heartbeats of a member, of so many in all groups: from 500 to 5000
-    /// they send one heartbeat per millisecond together, but each three in a session.
+    /// they send one heartbeat per millisecond together, but each three in a session. Where configs
+    /// say, two: they come from several places, and nobody may be out between two heartbeats.
     pub fn heartbeat_interval_ms(&self, members: usize) -> u32 {
         let (least, most) = HEARTBEAT_INTERVAL_MS.into_inner();
         let chosen = u32::try_from(members).unwrap_or(most).clamp(least, most);
-        let three_in_a_session = (self.session_timeout_ms / 3).max(1);
-        self.heartbeat_interval_ms.unwrap_or(chosen.min(three_in_a_session))
+        let (interval_ms, in_a_session) = match self.heartbeat_interval_ms {
+            Some(set) => (set, 2),
+            None => (chosen, 3),
+        };
+        interval_ms.min((self.session_timeout_ms / in_a_session).max(1))
     }
 
     /// Milliseconds between two assignments of a group of this size. One of `elements` members and

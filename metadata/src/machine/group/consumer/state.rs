@@ -35,9 +35,6 @@ pub(crate) type Target = BTreeSet<TopicPartition>;
 /// Topics with their number of partitions.
 pub(crate) type TopicSizes = BTreeMap<TopicId, u32>;
 
-/// How many members a new one's subscription is compared with. Most groups have one for all.
-const SHARED_WITH_ONE_OF: usize = 8;
-
 /// One consumer group. Cloning is cheap: its collections are persistent.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ConsumerGroup {
@@ -203,15 +200,8 @@ impl ConsumerGroup {
     }
 
     /// Puts a member in, or in the place of what it was.
-    pub fn put_member(&mut self, id: &MemberId, mut member: ConsumerMember) {
-        let before = self.members.get(id).cloned();
-        let same = |before: &Arc<ConsumerMember>| {
-            Arc::ptr_eq(&before.subscribed, &member.subscribed) // Most calls.
-        };
-        if !before.as_ref().is_some_and(same) {
-            self.share_subscription(&mut member);
-        }
-        if let Some(before) = before {
+    pub fn put_member(&mut self, id: &MemberId, member: ConsumerMember) {
+        if let Some(before) = self.members.get(id).cloned() {
             self.forget_derived(id, &before);
         }
         for partition in member.partitions() {
@@ -225,15 +215,6 @@ impl ConsumerGroup {
         }
         self.members.insert_mut(id.clone(), Arc::new(member));
         self.empty_since = None;
-    }
-
-    /// Members that subscribe to the same topics hold the names once, and are looked at as one.
-    fn share_subscription(&self, member: &mut ConsumerMember) {
-        let others = self.members.values().take(SHARED_WITH_ONE_OF);
-        let mut alike = others.filter(|other| other.subscribed == member.subscribed);
-        if let Some(other) = alike.next() {
-            member.subscribed = Arc::clone(&other.subscribed);
-        }
     }
 
     /// Takes a member out, with its target.

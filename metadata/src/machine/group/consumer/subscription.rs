@@ -17,7 +17,7 @@ use super::{
     re2,
     state::{ConsumerGroup, ConsumerMember},
 };
-use crate::machine::group::surroundings::Surroundings;
+use crate::machine::group::{surroundings::Surroundings, types::MemberId};
 
 /// Different expressions in one group. Each is matched against every topic whenever topics change.
 pub(crate) const EXPRESSIONS_MAX: usize = 100;
@@ -37,12 +37,8 @@ impl ConsumerGroup {
         self.expressions = expressions;
         self.catalog_seen = catalog;
         self.is_stale = false;
-        let unlike: BTreeMap<*const BTreeSet<String>, &BTreeSet<String>> = self
-            .members
-            .values()
-            .map(|member| (Arc::as_ptr(&member.subscribed), &*member.subscribed))
-            .collect();
-        let names: BTreeSet<&String> = unlike.into_values().flatten().collect();
+        let unlike = self.share_subscriptions();
+        let names: BTreeSet<&String> = unlike.iter().flat_map(|names| names.iter()).collect();
         let mut topics: BTreeMap<TopicId, u32> =
             names.into_iter().filter_map(|name| surroundings.topic(name)).collect();
         for topic in self.expressions.values().flat_map(|topics| topics.iter()) {
@@ -53,6 +49,39 @@ impl ConsumerGroup {
             self.topics = Arc::new(topics);
         }
         changed
+    }
+
+    /// Has members that name the same topics hold the names once, to be looked at as one. Returns
+    /// the names that differ.
+    pub fn share_subscriptions(&mut self) -> Vec<Arc<BTreeSet<String>>> {
+        // Most are one already; what one copy holds is compared once.
+        let mut seen = BTreeMap::new();
+        let mut unlike = BTreeSet::new();
+        let mut copies = Vec::new();
+        for (id, member) in self.members.iter() {
+            let names = &member.subscribed;
+            let shared = seen.entry(Arc::as_ptr(names)).or_insert_with(|| {
+                unlike.insert(Arc::clone(names));
+                unlike.get(names).map_or_else(|| Arc::clone(names), Arc::clone)
+            });
+            if !Arc::ptr_eq(shared, names) {
+                copies.push((id.clone(), Arc::clone(shared)));
+            }
+        }
+        for (id, subscribed) in copies {
+            if let Some(member) = self.members.get(&id) {
+                let member = ConsumerMember { subscribed, ..ConsumerMember::clone(member) };
+                self.members.insert_mut(id, Arc::new(member));
+            }
+        }
+        unlike.into_iter().collect()
+    }
+
+    /// The names as the group holds them since, for a member on its way.
+    pub fn share_with(&self, id: &MemberId, member: &mut ConsumerMember) {
+        if let Some(held) = self.members.get(id) {
+            member.subscribed = Arc::clone(&held.subscribed);
+        }
     }
 
     /// Resolves an expression that is new to the group.

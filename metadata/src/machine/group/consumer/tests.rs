@@ -282,6 +282,9 @@ fn a_config_says_how_often_members_come() {
     world.set("consumer.heartbeat.interval.ms", "7000");
     let answer = world.heartbeat(&goes_on("a", 2)).unwrap();
     assert_eq!(answer.heartbeat_interval_ms, 7_000);
+    world.set("consumer.session.timeout.ms", "8000");
+    let answer = world.heartbeat(&goes_on("a", 2)).unwrap();
+    assert_eq!(answer.heartbeat_interval_ms, 4_000, "nobody is out between two heartbeats");
 }
 
 /// A group's own, then all brokers', then what an agent was given at its start.

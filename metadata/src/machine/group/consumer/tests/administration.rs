@@ -24,28 +24,6 @@ fn commit_of(id: &str, epoch: Option<i32>, indexes: &[i32]) -> GroupAction {
     })
 }
 
-#[test]
-fn a_commit_that_cannot_name_an_epoch_is_for_members_of_the_classic_protocol() {
-    let mut world = World::new(&[("t", 2)]);
-    world.join("a", &["t"]);
-    let old = |world: &mut World, id: &str, epoch: Option<i32>| {
-        let GroupAction::CommitOffsets(commit) = commit_of(id, epoch, &[0]) else { panic!() };
-        let commit = CommitOffsets { knows_epochs: false, ..commit };
-        let action = GroupAction::CommitOffsets(commit);
-        let GroupReply::CommitOffsets(result) = world.apply(action) else { panic!() };
-        result.err()
-    };
-    assert_eq!(old(&mut world, "a", Some(2)), Some(GroupRejected::EpochUnknown));
-    assert_eq!(old(&mut world, "b", Some(2)), Some(GroupRejected::UnknownMember));
-    world.apply(classic_join("c"));
-    assert_ne!(old(&mut world, "c", Some(2)), Some(GroupRejected::EpochUnknown));
-    world.heartbeat(&goes_on("a", -1)).unwrap();
-    world.apply(GroupAction::Leave {
-        members: vec![LeavingMember { member: MemberId::new("c"), instance: None }],
-    });
-    assert_eq!(old(&mut world, "", None), None, "nobody is in");
-}
-
 fn commit(
     world: &mut World,
     id: &str,

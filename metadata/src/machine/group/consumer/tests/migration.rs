@@ -1,6 +1,6 @@
 //! Members of both protocols in one group.
 
-use aquifer_storage::model::SessionId;
+use aquifer_storage::model::{Offset, SessionId};
 use bytes::{BufMut, Bytes};
 
 use super::{
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::machine::group::{
     GroupSettings,
-    command::{Join, LeavingMember, Progress, RequestId, Sync},
+    command::{CommitOffsets, CommittedOffset, Join, LeavingMember, Progress, RequestId, Sync},
     types::{GenerationId, GroupKind, JoinResult},
 };
 
@@ -50,6 +50,23 @@ impl World {
             protocol_type: "consumer".to_owned(),
             protocols: vec![("range".to_owned(), subscription(&["t"], owned))],
             limits: None,
+        }
+    }
+
+    /// A commit by a version that has no member epochs.
+    fn old_commit(&mut self, id: &str, epoch: Option<i32>) -> Result<(), GroupRejected> {
+        let committed =
+            CommittedOffset { offset: Offset::ZERO, leader_epoch: None, metadata: String::new() };
+        let commit = CommitOffsets {
+            member: MemberId::new(id),
+            instance: None,
+            generation: epoch.map(GenerationId::new),
+            knows_epochs: false,
+            offsets: vec![(at(1, 0), committed)],
+        };
+        match self.apply(GroupAction::CommitOffsets(commit)) {
+            GroupReply::CommitOffsets(answer) => answer.map(drop),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -122,6 +139,19 @@ impl World {
         assert_eq!(world.classic_sync("a", 1, &[("a", &[0, 1])]), [0, 1]);
         world
     }
+}
+
+#[test]
+fn a_commit_that_has_no_epoch_is_for_members_of_the_classic_protocol() {
+    let mut world = World::new(&[("t", 2)]);
+    assert_eq!(world.old_commit("", None), Ok(()), "nobody is in");
+    world.join("a", &["t"]);
+    assert_eq!(world.old_commit("a", Some(2)), Err(GroupRejected::EpochUnknown));
+    assert_eq!(world.old_commit("b", Some(2)), Err(GroupRejected::UnknownMember));
+    let generation = world.classic_join("b", &[]);
+    assert_eq!(world.old_commit("b", Some(generation)), Ok(()));
+    let illegal = Err(GroupRejected::IllegalGeneration);
+    assert_eq!(world.old_commit("b", Some(generation + 1)), illegal);
 }
 
 #[test]
