@@ -231,6 +231,35 @@ fn what_an_agent_is_started_with_counts_for_every_group_until_another_starts_wit
     Ok(())
 }
 
+/// It gives its members the time it stood still, and not another session.
+#[test]
+fn a_silent_member_is_missed_after_one_session_although_the_leader_stood_still()
+-> anyhow::Result<()> {
+    let session = Duration::from_secs(6);
+    let folder = tempfile::tempdir()?;
+    let mut place = Place::new(folder.path().join("data"))?;
+    let given = ["-o", "group.consumer.session.timeout.ms=6000"];
+    place.arguments.extend(given.map(str::to_owned));
+    let process = place.up()?;
+    let mut asker = Asker::new(place.kafka)?;
+    asker.join()?;
+    let heard_before = Instant::now();
+    std::thread::sleep(session / 2);
+    process.signal("STOP")?;
+    std::thread::sleep(session / 2);
+    process.signal("CONT")?;
+    let group = asker.group.clone();
+    while !asker.described(&group)?.members.is_empty() {
+        ensure!(heard_before.elapsed() < PATIENCE, "it is missed by nobody");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let missed = heard_before.elapsed();
+    ensure!(session < missed, "expired already after {missed:?}");
+    // Another session would end after one and a half, behind the half of standing still.
+    ensure!(missed < session * 2, "missed only after {missed:?}");
+    Ok(())
+}
+
 /// Configs of the group act on its members.
 fn intervals(asker: &mut Asker) -> anyhow::Result<()> {
     let config = IncrementalAlterConfigsRequestResourcesConfigs {
