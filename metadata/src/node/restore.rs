@@ -147,7 +147,7 @@ pub enum RestoreError {
 /// # Cancel safety
 /// Dropping the future may leave a lineage number used up and a folder that must be emptied.
 pub async fn restore(request: Restore) -> Result<Restored, RestoreError> {
-    let home = Home::lock(&request.data, |disk| Arc::new(disk))?;
+    let home = Home::lock_patiently(&request.data, |disk| Arc::new(disk), &request.seams).await?;
     check_empty(&home, &request.data)?;
     let store = request.store.as_ref();
     let claimed = read_claim(store).await?.ok_or(RestoreError::NoCluster)?;
